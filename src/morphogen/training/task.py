@@ -1,0 +1,119 @@
+"""What a method tells the training loop about itself, and what the loop tells a method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+"""One batch of this process: tensors of leading size B, among them ``seed`` (B,) int64, the per-sample seeds."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands. `step` counts from 0; `fraction` is step / max_steps in [0, 1)."""
+
+    step: int
+    max_steps: int
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.max_steps
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser and the loss that it follows.
+
+    Attributes:
+        name: Prefix of the logged scalars where a task has more than one phase.
+        parameters: What this phase updates.
+        loss: ``loss(batch, progress)`` -> named scalars, each already the mean over this process's rows; they are
+            summed, except those whose name begins with ``log/``, which are only logged.
+        lr: Learning rate after the warm-up.
+        weight_decay: AdamW's decoupled weight decay.
+        betas: AdamW's betas.
+        every: The phase runs on every `every`-th step.
+        schedule: ``constant`` or ``cosine`` (to zero at max_steps), after `warmup` steps of linear growth.
+        warmup: Warm-up steps.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Batch, Progress], Mapping[str, Tensor]]
+    lr: float = 1e-4
+    weight_decay: float = 1e-2
+    betas: tuple[float, float] = (0.9, 0.999)
+    every: int = 1
+    schedule: str = "constant"
+    warmup: int = 0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One position of a global batch: which item, and the seed of everything random about it."""
+
+    index: int
+    seed: int
+
+
+class Task(Protocol):
+    """A trainable method. The loop owns devices, precision, EMA, clipping, checkpoints, resume, previews and logs."""
+
+    modules: nn.ModuleDict
+    """Everything that is saved in a checkpoint; frozen parts that can be loaded again stay out of it."""
+
+    def __len__(self) -> int:
+        """Number of training items."""
+        ...
+
+    def phases(self) -> Sequence[Phase]: ...
+
+    def batch(self, draws: Sequence[Draw]) -> Batch:
+        """Load the items of `draws`, augmented by their seeds, on the CPU; includes ``seed``."""
+        ...
+
+    def to(self, device: Any) -> None:
+        """Move frozen parts that are not in `modules` to `device`."""
+        ...
+
+    def preview(self, step: int, folder: Path) -> None:
+        """Write preview pictures into `folder`; may do nothing."""
+        ...
+
+    def validate(self, step: int) -> Mapping[str, float]:
+        """Scalars on the validation part; ``score`` among them, where higher is better, selects ``best``. May be empty."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the final artefact (safetensors + JSON), from the weights that the modules hold now (EMA where used)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How to train, whatever is trained. The words are those of the diffusers scripts."""
+
+    max_train_steps: int = 1000
+    train_batch_size: int = 16
+    """Global batch: rows per optimiser step over all processes and accumulation steps."""
+    gradient_accumulation_steps: int = 1
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+    max_grad_norm: float = 1.0
+    """0 switches clipping off."""
+    ema_decay: float = 0.0
+    """0 switches the moving average off."""
+    seed: int = 0
+    checkpointing_steps: int = 500
+    checkpoints_total_limit: int = 2
+    validation_steps: int = 0
+    """0: previews and validation at the end only."""
+    report_to: tuple[str, ...] = ()
+    """accelerate's trackers (tensorboard, wandb, ...) beside metrics.jsonl, which is always written."""
+    keep_best: bool = field(default=False)
+    """Keep the weights of the best validation score beside the last ones; `save` then takes the best."""
