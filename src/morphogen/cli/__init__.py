@@ -1,0 +1,129 @@
+"""The command ``morphogen``: finds the verb, reads its options, maps errors to exit codes.
+
+Only the module of the chosen verb is imported, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from morphogen.cli.verb import Verb
+from morphogen.errors import InputError, MorphogenError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("morphogen.cli.demo:Demo", "the whole job on embedded data, a few minutes on a CPU"),
+    "study": ("morphogen.cli.study:Study", "train with and without synthetic pairs, and say whether they help"),
+    "data check": ("morphogen.cli.data:Check", "fingerprint of a dataset and every fault in it"),
+    "data split": ("morphogen.cli.data:Split", "divide a dataset by subject, or by groups of near-duplicates"),
+    "data convert": ("morphogen.cli.data:Convert", "write a dataset in another layout"),
+    "pretrain": ("morphogen.cli.pretrain:Pretrain", "make a foundation (a small latent diffusion model) from images"),
+    "train": ("morphogen.cli.train:Train", "train one generator or segmenter"),
+    "sample": ("morphogen.cli.sample:Sample", "draw synthetic pairs from a trained generator"),
+    "predict": ("morphogen.cli.predict:Predict", "segment images with a trained segmenter"),
+    "eval masks": ("morphogen.cli.eval:Masks", "compare predicted masks with reference masks"),
+    "eval images": ("morphogen.cli.eval:Images", "compare synthetic images with real ones"),
+    "audit": ("morphogen.cli.audit:Audit", "look for copies of real images among synthetic ones"),
+    "report": ("morphogen.cli.report:Report", "join the finished cells of a study into its report"),
+    "models": ("morphogen.cli.models:Models", "every method with one line, its kind and its source"),
+}
+"""Verb -> (module:Class, one-line summary). One verb a module; the words before the last are a group."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Words after ``morphogen``; the process's own by default.
+
+    Returns:
+        0 done, 1 the work failed, 2 the input is wrong, 130 stopped by the user.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name, rest = _split_verb(words)
+    if name not in VERBS:
+        return _overview(words)
+    debug = "--debug" in rest
+    try:
+        return _run(name, rest)
+    except SystemExit as stop:  # the option parser's --help (0) and its own errors (2), already printed
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return _fail("stopped; run the same command to continue", 130, debug)
+    except MorphogenError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except OSError as error:
+        return _fail(_os_line(error), 1, debug)
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {_one_line(error)}; run again with --debug to see where", 1, debug)
+
+
+def _split_verb(words: list[str]) -> tuple[str, list[str]]:
+    groups = {name.split()[0] for name in VERBS if " " in name}
+    length = 2 if words and words[0] in groups else 1
+    return " ".join(words[:length]), words[length:]
+
+
+def _run(name: str, rest: list[str]) -> int:
+    # tyro costs a third of a second: the overview does without it
+    import tyro
+
+    from morphogen.cli.options import defaults_from
+    from morphogen.files import write_json
+
+    module, _, cls = VERBS[name][0].partition(":")
+    verb_class: type[Verb] = getattr(importlib.import_module(module), cls)
+    verb = tyro.cli(verb_class, prog=f"morphogen {name}", args=rest, default=defaults_from(verb_class, rest))
+    if verb.json is not None and not verb.json.absolute().parent.is_dir():
+        raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
+    result = verb.run()
+    if verb.json is not None:
+        write_json(verb.json, result)
+    failure = verb.failure(result)
+    if failure is not None:
+        raise failure
+    return 0
+
+
+def _overview(words: list[str]) -> int:
+    """Print the list of verbs: the help, or the answer to an unknown verb (exit 2)."""
+    asked = not words or "--help" in words or "-h" in words or words == ["help"]
+    known = {name: summary for name, (path, summary) in VERBS.items() if find_spec(path.partition(":")[0])}
+    group = words[0] if words and any(name.startswith(words[0] + " ") for name in known) else ""
+    if words == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"morphogen {version('morphogen')}")
+        return 0
+    lines = [f"usage: morphogen {group + ' ' if group else ''}VERB ...    (morphogen VERB --help shows its options)", ""]
+    lines += [f"  {name:<14}{summary}" for name, summary in known.items() if name.startswith(group)]
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    if asked:
+        return 0
+    unknown = " ".join(words[:2] if group else words[:1])
+    near = difflib.get_close_matches(unknown, known, n=3)
+    return _fail(f"{unknown}: no such verb" + (f"; did you mean {', '.join(near)}?" if near else ""), 2, debug=False)
+
+
+def _os_line(error: OSError) -> str:
+    path = error.filename or "the output folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: the disk is full; free some space there or name another --out, then run the same command"
+    return f"{path}: {error.strerror or _one_line(error)}; check the path and its permissions"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(line: str, code: int, debug: bool) -> int:
+    if debug and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"morphogen: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,29 @@
+"""``morphogen models``: what can be trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from morphogen.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Verb):
+    """List every method with one line, its kind and its source."""
+
+    def run(self) -> dict[str, Any]:
+        from morphogen.generators import GENERATORS
+        from morphogen.segmenters import SEGMENTERS
+
+        families = {"generators": GENERATORS, "segmenters": SEGMENTERS}
+        for family, entries in families.items():
+            print(f"{family}:")
+            for entry in entries.values():
+                print(f"  {entry.name:<14}{entry.summary}  ({entry.source})")
+        return {family: [_row(entry) for entry in entries.values()] for family, entries in families.items()}
+
+
+def _row(entry: Any) -> dict[str, Any]:
+    row = {"name": entry.name, "summary": entry.summary, "source": entry.source}
+    return row | ({"needs": sorted(entry.needs)} if hasattr(entry, "needs") else {})
