@@ -1,0 +1,105 @@
+"""Segmenters: ``forward((B, 3, H, W) in [-1, 1]) -> (B, K, H, W) logits``, one folder a model.
+
+`SEGMENTERS` is the table of them. It holds import paths, so that listing the segmenters imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class SegmenterEntry:
+    """One line of the table.
+
+    Attributes:
+        name: What the user writes.
+        summary: One line for ``morphogen models``.
+        source: Where the architecture was published.
+        config: Import path ``module:Class`` of its frozen config, which has ``resolved() -> config``.
+        build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
+    """
+
+    name: str
+    summary: str
+    source: str
+    config: str
+    build: str
+
+
+SEGMENTERS: dict[str, SegmenterEntry] = {
+    "unet": SegmenterEntry(
+        name="unet",
+        summary="U-Net on an ImageNet encoder (EfficientNet-Lite0 or VGG16), or from scratch",
+        source="Ronneberger et al., MICCAI 2015, arXiv:1505.04597",
+        config="morphogen.segmenters.unet.model:UNetConfig",
+        build="morphogen.segmenters.unet.model:build",
+    ),
+}
+
+
+def entry(name: str) -> SegmenterEntry:
+    """The table's line for `name`.
+
+    Raises:
+        InputError: There is no such segmenter.
+    """
+    if name not in SEGMENTERS:
+        raise InputError(f"{name}: no such segmenter; known are {', '.join(SEGMENTERS)}")
+    return SEGMENTERS[name]
+
+
+def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete architecture options of a segmenter, with every ``auto`` replaced by what this machine has.
+
+    Args:
+        name: Segmenter.
+        options: Some or all fields of its config.
+
+    Returns:
+        All fields; ``resolve(name, resolve(name, options))`` is the same.
+
+    Raises:
+        InputError: Unknown segmenter, field or value.
+    """
+    return dataclasses.asdict(_config(name, options).resolved())
+
+
+def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, pretrained: bool = True) -> nn.Module:
+    """A network ``(B, 3, H, W) in [-1, 1] -> (B, n_classes, H, W) logits`` for any H and W.
+
+    Args:
+        name: Segmenter.
+        n_classes: K, background included.
+        options: Fields of its config; resolved here if they are not.
+        pretrained: Load the encoder's published weights; False where trained weights follow.
+
+    Raises:
+        InputError: Unknown segmenter, field or value, or the weights' package is missing.
+    """
+    return _load(entry(name).build)(n_classes, _config(name, options or {}).resolved(), pretrained)
+
+
+def _config(name: str, options: Mapping[str, Any]) -> Any:
+    cls = _load(entry(name).config)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)[0]
+            raise InputError(f"{name}: has no option {option!r}; did you mean {near!r}?")
+    return cls(**options)
+
+
+def _load(path: str) -> Any:
+    module, attribute = path.split(":")
+    return getattr(import_module(module), attribute)
