@@ -1,11 +1,11 @@
 """EfficientNet-Lite0: the classifier and the five feature levels that a U-Net decoder reads.
 
 Architecture: Tan and Le, "EfficientNet" (ICML 2019), in its Lite variant (TensorFlow TPU models, 2020): no
-squeeze-and-excitation, ReLU6 instead of swish, stem and head not scaled. Module names are those of the PyTorch ports whose
-ImageNet weights are published, so that a state dict loads key for key.
+squeeze-and-excitation, ReLU6 instead of swish, stem and head not scaled. Module names are those of the PyTorch ports
+whose ImageNet weights are published, so that a state dict loads key for key.
 
-Convolutions pad like TensorFlow's "same" at the even sizes that a strided convolution meets here: a stride of 2 puts the
-odd pixel of padding at the bottom and right. Callers keep height and width at multiples of 32.
+Convolutions pad like TensorFlow's "same" at the even sizes that a strided convolution meets here: a stride of 2 puts
+the odd pixel of padding at the bottom and right. Callers keep height and width at multiples of 32.
 """
 
 from __future__ import annotations

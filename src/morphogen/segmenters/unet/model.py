@@ -17,7 +17,7 @@ from morphogen.errors import InputError
 Encoder = Literal["auto", "scratch", "lite0", "vgg16"]
 _DECODER_WIDTHS = (256, 128, 64, 32, 16)
 _SCRATCH_WIDTHS = (32, 32, 64, 128, 256, 32)
-_SCRATCH_STRIDE = 16
+_SCRATCH_MULTIPLE = 32  # its stride is 16, but instance normalisation needs more than one pixel
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class UNetConfig:
     """Architecture of the U-Net.
 
     Attributes:
-        encoder: ``lite0`` and ``vgg16`` start from ImageNet weights; ``scratch`` is MONAI's BasicUNet; ``auto`` is lite0
-            where its weights are installed, else scratch.
+        encoder: ``lite0`` and ``vgg16`` start from ImageNet weights; ``scratch`` is MONAI's BasicUNet; ``auto`` is
+            lite0 where its weights are installed, else scratch.
     """
 
     encoder: Encoder = "auto"
@@ -62,6 +62,9 @@ class _Up(nn.Module):
 
 class EncoderUNet(nn.Module):
     """A U-Net decoder on an encoder that returns features finest first, each half the size of the one before."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, encoder: nn.Module, facts: ModuleType, n_classes: int) -> None:
         """Builds the decoder for `encoder`.
@@ -122,7 +125,7 @@ def build(n_classes: int, config: UNetConfig, pretrained: bool = True) -> nn.Mod
         from monai.networks.nets import BasicUNet  # takes seconds to import
 
         net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=n_classes, features=_SCRATCH_WIDTHS)
-        return AnySize(net, _SCRATCH_STRIDE)
+        return AnySize(net, _SCRATCH_MULTIPLE)
     facts = import_module(f"morphogen.segmenters.unet.{config.encoder}")
     encoder = getattr(facts, f"{config.encoder}_encoder")(pretrained)
     return AnySize(EncoderUNet(encoder, facts, n_classes), facts.STRIDE)
