@@ -1,0 +1,78 @@
+"""The generators, as a table that names them without importing them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    from morphogen.data.records import Dataset
+    from morphogen.sampling.jobs import Sampler
+
+
+@dataclass(frozen=True)
+class GeneratorEntry:
+    """One generator.
+
+    Attributes:
+        name: Name on the command line.
+        summary: What it does, in one line.
+        source: Where it comes from.
+        needs: Which of ``masks``, ``images``, ``prompts`` must be given for sampling.
+        module: Import path of a module with ``CONFIG``, ``train`` and ``load``.
+    """
+
+    name: str
+    summary: str
+    source: str
+    needs: frozenset[str]
+    module: str
+
+    def config(self) -> type[Any]:
+        """The frozen dataclass that configures its training."""
+        config: type[Any] = import_module(self.module).CONFIG
+        return config
+
+    def train(self, data: Dataset, config: Any, out: Path) -> Path:
+        """Train on `data`; returns the run folder `out`."""
+        run: Path = import_module(self.module).train(data, config, out)
+        return run
+
+    def load(self, run: Path, device: str = "cpu") -> Sampler:
+        """The sampler of a finished run folder."""
+        sampler: Sampler = import_module(self.module).load(run, device)
+        return sampler
+
+
+_ENTRIES = (
+    GeneratorEntry(
+        name="copy-paste",
+        summary="pastes real lesions onto other real images, blended in the gradient domain",
+        source="ours; blending after Perez et al., Poisson Image Editing, 2003",
+        needs=frozenset({"masks"}),
+        module="morphogen.generators.copy_paste.model",
+    ),
+)
+GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def load_sampler(run: Path, device: str = "cpu") -> Sampler:
+    """The sampler of a run folder, whichever generator made it.
+
+    Raises:
+        InputError: `run` is not the folder of a finished generator.
+    """
+    path = run / "final" / "generator.json"
+    if not path.is_file():
+        raise InputError(f"{run}: holds no trained generator (final/generator.json); make one with `morphogen train`")
+    try:
+        name = json.loads(path.read_text())["generator"]
+        entry = GENERATORS[name]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: names no generator of this version; train it again") from error
+    return entry.load(run, device)

@@ -1,0 +1,1 @@
+"""Lesion pasting with blending: the baseline that every generator has to beat."""

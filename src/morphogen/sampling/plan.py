@@ -1,0 +1,152 @@
+"""The ordered list of synthetic pairs to make; each job is built from its id alone, at the moment when it is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from morphogen.data.mask_transforms import transform_mask
+from morphogen.data.masks import load_mask
+from morphogen.data.records import Dataset, Record
+from morphogen.errors import InputError
+from morphogen.sampling.jobs import Job
+from morphogen.training.rng import seed_of
+
+BINARY = ("background", "lesion")
+
+
+class Plan(Sequence[Job]):
+    """Jobs that are made on demand, so that a million of them do not sit in memory.
+
+    Attributes:
+        ids: Id of every job, in order; each is the stem of the files written for it.
+        classes: Class names by label id of the masks.
+        digest: SHA-256 of everything that the jobs follow from; no path is part of it.
+    """
+
+    def __init__(self, ids: Sequence[str], make: Callable[[int], Job], classes: Sequence[str], digest: str) -> None:
+        self.ids = tuple(ids)
+        self.classes = tuple(classes)
+        self.digest = digest
+        self._make = make
+        _check_ids(self.ids)
+
+    @classmethod
+    def of(cls, jobs: Sequence[Job], classes: Sequence[str] = BINARY) -> Plan:
+        """A plan of jobs that exist already."""
+        digest = hashlib.sha256(repr(tuple(classes)).encode())
+        for job in jobs:
+            digest.update(json.dumps([job.id, job.seed, job.prompt, job.params], sort_keys=True, default=str).encode())
+            if job.mask is not None:
+                digest.update(repr(job.mask.shape).encode() + job.mask.astype("<i8").tobytes())
+        return cls([job.id for job in jobs], jobs.__getitem__, classes, digest.hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+        if isinstance(index, slice):
+            return [self._make(i) for i in range(len(self))[index]]
+        return self._make(range(len(self))[index])
+
+
+def plan_jobs(
+    masks: Dataset,
+    per_mask: int,
+    transform: str,
+    seed: int,
+    prompt: str | Sequence[str] | None = None,
+    size: int | None = None,
+) -> Plan:
+    """Plan `per_mask` pairs for every annotated record of `masks`.
+
+    The job of id ``{mask id}_{copy:02d}`` has the seed ``seed_of(seed, id)``, and its mask is the record's, transformed
+    by that seed, then resized to (size, size) by nearest neighbour (the aspect is not kept, as in training).
+
+    Args:
+        masks: Records without a mask are passed over.
+        per_mask: Pairs per mask, at least 1.
+        transform: Name of a mask transform (`morphogen.data.mask_transforms`).
+        seed: Seed of the run.
+        prompt: One text for all jobs, or several which the jobs take in turn.
+        size: Side length in pixels; None keeps the native size.
+
+    Raises:
+        InputError: Nothing is annotated, or `per_mask` is below 1.
+    """
+    records = masks.annotated.records
+    if not records:
+        raise InputError(f"{masks.root}: holds no masks; give a folder with masks to sample for")
+    _check_copies(per_mask, "--per-mask")
+    ids = [f"{record.id}_{copy:02d}" for record in records for copy in range(per_mask)]
+    prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+
+    def make(index: int) -> Job:
+        record, id_ = records[index // per_mask], ids[index]
+        job_seed = seed_of(seed, id_)
+        mask, params = transform_mask(load_mask(record, masks.mask_values), transform, job_seed)
+        mask = mask if size is None else _resize(mask, size)
+        return Job(id_, job_seed, mask, record, prompts[index % len(prompts)], dict(params))
+
+    facts = [ids, masks.classes, _content(records), sorted(masks.mask_values.items()), transform, seed, prompts, size]
+    return Plan(ids, make, masks.classes, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
+    """Plan `per_prompt` pairs for every text, for generators that make their own mask; ids ``text{line:04d}_{copy:02d}``.
+
+    Raises:
+        InputError: There is no text, or `per_prompt` is below 1.
+    """
+    if not prompts:
+        raise InputError("--prompts: holds no text; write one prompt a line")
+    _check_copies(per_prompt, "--per-mask")
+    ids = [f"text{line:04d}_{copy:02d}" for line in range(1, len(prompts) + 1) for copy in range(per_prompt)]
+
+    def make(index: int) -> Job:
+        return Job(ids[index], seed_of(seed, ids[index]), prompt=prompts[index // per_prompt])
+
+    digest = hashlib.sha256(json.dumps([ids, seed, list(prompts)]).encode()).hexdigest()
+    return Plan(ids, make, BINARY, digest)
+
+
+def _check_copies(copies: int, option: str) -> None:
+    if copies < 1:
+        raise InputError(f"{option}: is {copies}; give 1 or more")
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    """Ids become file names in a folder, so each must be a plain and unique one."""
+    for id_ in ids:
+        if not id_ or id_.startswith(".") or any(c in id_ for c in "/\\\0"):
+            raise InputError(f"{id_!r}: is no name for a file; rename the record")
+    if len(set(ids)) != len(ids):
+        twice = next(a for a, b in zip(sorted(ids), sorted(ids)[1:], strict=False) if a == b)
+        raise InputError(f"{twice}: two pairs have this id; rename one of the records")
+
+
+def _resize(mask: np.ndarray, size: int) -> np.ndarray:
+    """Nearest neighbour at pixel centres: (H, W) -> (size, size)."""
+    rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in mask.shape)
+    return mask[rows[:, None], columns[None, :]]
+
+
+def _content(records: Sequence[Record]) -> list[Any]:
+    """What the masks hold, each file hashed once (slices of one volume share it)."""
+    hashes: dict[Path, str] = {}
+    content: list[Any] = []
+    for record in records:
+        assert record.mask is not None  # for the type checker: only annotated records come here
+        if record.mask not in hashes:
+            hashes[record.mask] = hashlib.sha256(record.mask.read_bytes()).hexdigest()
+        content.append([hashes[record.mask], record.plane])
+    return content

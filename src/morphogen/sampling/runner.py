@@ -1,0 +1,160 @@
+"""The one sampling runner: ordered ids, any number of workers, and a restart that continues where the last one stopped."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morphogen.errors import InputError, WorkError
+from morphogen.progress import track
+from morphogen.sampling import manifest
+from morphogen.sampling.jobs import Job, Pair, Sampler
+from morphogen.sampling.plan import Plan
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What one worker did: `total` pairs are its share, `made` of them in this call; `complete` speaks of the whole run."""
+
+    out: Path
+    total: int
+    made: int
+    complete: bool
+
+
+def run_jobs(
+    sampler: Sampler,
+    jobs: Plan | Sequence[Job],
+    out: Path,
+    batch_size: int = 8,
+    shard: tuple[int, int] = (0, 1),
+) -> RunSummary:
+    """Make the pairs of one worker: ``images/ID.png``, ``masks/ID.png`` and a manifest row each.
+
+    Worker r of w takes ``jobs[r::w]``. A pair whose row and files verify is kept; the others are made in the batches
+    in which an undisturbed run makes them, so a restart ends with the same bytes. The worker that finds every id
+    present merges the rows into ``manifest.jsonl``. Masks are written as 0 and 255 where there are two classes, else
+    as label ids; ``mask_values`` in every row says which.
+
+    Args:
+        sampler: The generator.
+        jobs: The whole plan, the same for every worker.
+        out: Folder of the run; workers share it.
+        batch_size: Pairs per call of the sampler.
+        shard: (r, w), r counting from 0.
+
+    Raises:
+        InputError: `out` holds something else, or an option is out of range.
+        WorkError: The files cannot be written (a full disk).
+    """
+    plan = jobs if isinstance(jobs, Plan) else Plan.of(jobs)
+    worker, workers = shard
+    if not 0 <= worker < workers:
+        raise InputError(f"--shard: {worker}/{workers} names no worker; give I/N with I from 0 to N-1")
+    if batch_size < 1:
+        raise InputError(f"--batch-size: is {batch_size}; give 1 or more")
+    try:
+        return _Worker(sampler, plan, out, batch_size, worker, workers).run()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fault = "the disk is full; free some space" if full else f"{error.strerror or error}; make the folder writable"
+        raise WorkError(f"{out}: {fault} and run the same command again") from error
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Worker `worker` of `workers`."""
+
+    sampler: Sampler
+    plan: Plan
+    out: Path
+    batch_size: int
+    worker: int
+    workers: int
+
+    def run(self) -> RunSummary:
+        manifest.claim_folder(self.out, self._identity())
+        for folder in ("images", "masks"):
+            (self.out / folder).mkdir(exist_ok=True)
+        positions = range(self.worker, len(self.plan), self.workers)
+        rows = manifest.read_rows(self.out)
+        missing = {p for p in positions if not self._finished(rows.get(self.plan.ids[p]))}
+        batches = [positions[i : i + self.batch_size] for i in range(0, len(positions), self.batch_size)]
+        batches = [batch for batch in batches if not missing.isdisjoint(batch)]
+        for batch in track(batches, "sampling", len(batches)):
+            self._make(batch, missing)
+        return RunSummary(self.out, len(positions), len(missing), self._merge_if_complete())
+
+    def _identity(self) -> dict[str, Any]:
+        """What tells this run from any other; the batch size and the number of workers do not."""
+        return {
+            "generator_hash": self.sampler.hash,
+            "plan": self.plan.digest,
+            "n": len(self.plan),
+            "classes": list(self.plan.classes),
+            "mask_values": _mask_values(self.plan.classes),
+        }
+
+    def _finished(self, row: manifest.Row | None) -> bool:
+        return row is not None and manifest.verifies(self.out, row)
+
+    def _make(self, batch: Sequence[int], missing: set[int]) -> None:
+        """Sample one batch whole, and write what is missing of it: files first, then their rows."""
+        jobs = [self.plan[position] for position in batch]
+        pairs = self.sampler.sample(jobs)
+        rows = []
+        for position, job, pair in zip(batch, jobs, pairs, strict=True):
+            if position in missing:
+                _check(job, pair, len(self.plan.classes))
+                rows.append(self._write(job, pair))
+        manifest.append_rows(self.out / f"manifest-{self.worker}.jsonl", rows)
+
+    def _write(self, job: Job, pair: Pair) -> manifest.Row:
+        raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=_mask_type(self.plan.classes))
+        pngs = {"image": manifest.encode_png(pair.image), "mask": manifest.encode_png(raw[pair.mask])}
+        for part, name in manifest.file_names(job.id).items():
+            manifest.write_file(self.out / name, pngs[part])
+        return {
+            "id": job.id,
+            "seed": job.seed,
+            "source_mask": job.source.id if job.source is not None else None,
+            "prompt": job.prompt,
+            "generator_hash": self.sampler.hash,
+            "sha256": {part: hashlib.sha256(png).hexdigest() for part, png in pngs.items()},
+            "mask_transform": job.params,
+            "mask_values": _mask_values(self.plan.classes),
+            "origin": pair.origin,
+            "versions": {name: version(name) for name in ("morphogen", "numpy", "pillow", "torch")},
+        }
+
+    def _merge_if_complete(self) -> bool:
+        rows = manifest.read_rows(self.out)
+        complete = all(id_ in rows for id_ in self.plan.ids)
+        if complete:
+            manifest.merge(self.out, rows)
+        return complete
+
+
+def _mask_values(classes: Sequence[str]) -> dict[str, int]:
+    """Raw value in the PNG (as text, for JSON) -> label id, in the order of the labels."""
+    return {"0": 0, "255": 1} if len(classes) == 2 else {str(label): label for label in range(len(classes))}
+
+
+def _mask_type(classes: Sequence[str]) -> type[np.unsignedinteger[Any]]:
+    return np.uint8 if len(classes) <= 256 else np.uint16
+
+
+def _check(job: Job, pair: Pair, classes: int) -> None:
+    """A generator that breaks its promise is caught before its work reaches a training set."""
+    image, mask = pair.image, pair.mask
+    if image.dtype != np.uint8 or image.shape != (*mask.shape, 3):
+        raise WorkError(f"{job.id}: the generator made {image.dtype} {image.shape} for a mask of {mask.shape}; report this")
+    if mask.size and not 0 <= mask.min() <= mask.max() < classes:
+        raise WorkError(f"{job.id}: the generator made label {mask.max()} of {classes} classes; report this")
