@@ -1,0 +1,203 @@
+"""`StudyConfig`: what a study is. The same fields are its YAML, its command line and its Python call."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from morphogen.errors import InputError
+from morphogen.study.arms import ARMS
+
+OWN_TEST = "test"
+"""Name of the study's own test part among the test sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """Train a segmenter with and without synthetic pairs, and say whether they help.
+
+    Fixed splits by subject (grouped folds below 150 subjects), one generator and one segmenter per arm for every
+    repetition, all arms with the same number of steps. Run the same command again to continue.
+    """
+
+    data: Path
+    """Folder of annotated images (any layout that `morphogen data check` reads)."""
+    out: Path
+    """Folder of the study; a second run continues what is there."""
+    annotated: int | None = None
+    """Annotated pairs that the study may use in each repetition, its validation part included; all by default."""
+    arms: tuple[str, ...] = ()
+    """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default the first
+    five, and more-real where the data has it."""
+    generator: str = "copy-paste"
+    """What makes the synthetic pairs (`morphogen models` lists the generators)."""
+    judges: tuple[str, ...] = ("unet",)
+    """Segmenters trained in every arm; the verdict speaks of the first."""
+    preset: str = "tiny"
+    """Foundation of the generator and of the autoencoded arm: tiny, a folder, or a hub id."""
+    test: tuple[str, ...] = ()
+    """Further test sets, NAME=DIR; every run of the study is scored on them too."""
+    seeds: int | None = None
+    """Repetitions to run: the first K folds (all by default), or K seeds where the split is fixed (3 by default)."""
+    folds: int = 5
+    """Folds where there are fewer than 150 subjects."""
+    resolution: int = 64
+    """Side in px at which generator and segmenters work; scores are at the native size of each mask."""
+    steps: int = 400
+    """Optimiser steps of every segmenter, the same in all arms."""
+    train_batch_size: int = 16
+    """Batch of the segmenters."""
+    generator_steps: int | None = None
+    """Optimiser steps of the generator, where it takes any; its own default otherwise."""
+    per_mask: int = 1
+    """Synthetic pairs per annotated training pair."""
+    mask_transform: str = "random"
+    """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
+    prompt: str | None = None
+    """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
+    device: str = "cpu"
+    """Where segmenters predict and generators sample; training takes what accelerate finds."""
+    cells: str | None = None
+    """Run only the cells whose name matches this pattern, e.g. 'syn-geo.*' or '*.fold0.*'."""
+    dry_run: bool = False
+    """Print the plan with its time, disk and memory, and stop."""
+
+    @property
+    def tests(self) -> dict[str, Path]:
+        """The further test sets by name.
+
+        Raises:
+            InputError: A word is not NAME=DIR, or the name is taken.
+        """
+        sets: dict[str, Path] = {}
+        for word in self.test:
+            name, sign, folder = word.partition("=")
+            if not sign or not folder or not name.replace("-", "").replace("_", "").isalnum():
+                raise InputError(f"--test {word}: is not NAME=DIR; write for example --test kvasir=/data/kvasir")
+            if name == OWN_TEST or name in sets:
+                raise InputError(f"--test {word}: the name {name!r} is taken; choose another one")
+            sets[name] = Path(folder)
+        return sets
+
+    def check(self) -> None:
+        """Refuse what can be refused without looking at the data.
+
+        Raises:
+            InputError: An unknown arm, generator or judge; a number out of range; a malformed test set.
+        """
+        from morphogen.data.mask_transforms import TRANSFORMS
+        from morphogen.generators import GENERATORS
+        from morphogen.segmenters import SEGMENTERS
+
+        _known("--arms", self.arms, ARMS)
+        _known("--generator", [self.generator], GENERATORS)
+        _known("--judges", self.judges, SEGMENTERS)
+        _known("--mask-transform", [self.mask_transform], TRANSFORMS)
+        for option, values in (("--arms", self.arms), ("--judges", self.judges)):
+            if len(set(values)) != len(values):
+                raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
+        if not self.judges:
+            raise InputError("--judges: names none; name at least one segmenter")
+        lowest = {"annotated": 2, "seeds": 1, "folds": 2, "resolution": 16, "steps": 1, "train_batch_size": 1}
+        for name, low in {**lowest, "generator_steps": 1, "per_mask": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise InputError(f"--{name.replace('_', '-')} {value}: is too small; give at least {low}")
+        _ = self.tests
+
+
+NOT_THE_STUDY = ("out", "cells", "dry_run", "device")
+"""Fields that say how a study is run, not what it is: they may differ from run to run."""
+
+NOT_THE_CELL = (*NOT_THE_STUDY, "data", "annotated", "arms", "judges", "test", "seeds")
+"""Fields that do not change what happens inside one cell, or stand in its name."""
+
+
+def identity(config: StudyConfig) -> dict[str, Any]:
+    """What must stay the same for a study to be continued, in plain YAML values; paths are absolute."""
+    values: dict[str, Any] = {}
+    for field in fields(StudyConfig):
+        value = getattr(config, field.name)
+        if field.name == "test":
+            value = [f"{name}={folder.absolute()}" for name, folder in config.tests.items()]
+        elif isinstance(value, Path):
+            value = str(value.absolute())
+        elif isinstance(value, tuple):
+            value = list(value)
+        if field.name not in NOT_THE_STUDY:
+            values[field.name] = value
+    return values
+
+
+def config_hash(config: StudyConfig, splits_hash: str) -> str:
+    """Twelve hex digits of everything that decides a cell beside its name: the recipe without paths, and the splits."""
+    values = {name: value for name, value in identity(config).items() if name not in NOT_THE_CELL}
+    text = json.dumps([values, splits_hash], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def refuse_other_study(config: StudyConfig) -> None:
+    """Refuse an output folder that holds something else than this study, before anything is written.
+
+    Raises:
+        InputError: The folder holds another study (names the first field that differs), or other files.
+    """
+    saved_file = config.out / "study.yaml"
+    if not saved_file.exists():
+        if config.out.is_dir() and any(config.out.iterdir()):
+            raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
+        if config.out.exists() and not config.out.is_dir():
+            raise InputError(f"{config.out}: is a file; name a folder for --out")
+        return
+    saved, wanted = load_study(saved_file), identity(config)
+    for name, value in wanted.items():
+        if saved.get(name) != value:
+            option = name.replace("_", "-")
+            raise InputError(
+                f"{saved_file}: the study there has --{option} {_words(saved.get(name))}, not {_words(value)}; "
+                "use its value or name another --out"
+            )
+
+
+def load_study(path: Path) -> dict[str, Any]:
+    """Read a study.yaml.
+
+    Raises:
+        InputError: The file is not a YAML mapping.
+    """
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        saved = None
+    if not isinstance(saved, Mapping):
+        raise InputError(f"{path}: is not a study's configuration; name another --out")
+    return dict(saved)
+
+
+def save_study(config: StudyConfig) -> None:
+    """Write ``study.yaml``, the resolved configuration, into the study's folder."""
+    from morphogen.files import write_text
+
+    write_text(config.out / "study.yaml", yaml.safe_dump(identity(config), sort_keys=False))
+
+
+def _known(option: str, names: Iterable[str], table: Iterable[str]) -> None:
+    known = list(table)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+            raise InputError(f"{option} {name}: is not known; {hint}")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "(default)"
+    return "(default)" if value is None else str(value)
