@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 from morphogen.cli.verb import Verb
 from morphogen.errors import InputError, MorphogenError
@@ -82,7 +81,10 @@ def _run(name: str, rest: list[str]) -> int:
     verb = tyro.cli(verb_class, prog=f"morphogen {name}", args=rest, default=defaults_from(verb_class, rest))
     if verb.json is not None and not verb.json.absolute().parent.is_dir():
         raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
-    result = verb.run()
+    try:
+        result = verb.run()
+    except InputError as error:
+        raise error if verb.config is None else InputError(f"{error} (options read from {verb.config})") from error
     if verb.json is not None:
         write_json(verb.json, result)
     failure = verb.failure(result)
@@ -92,23 +94,23 @@ def _run(name: str, rest: list[str]) -> int:
 
 
 def _overview(words: list[str]) -> int:
-    """Print the list of verbs: the help, or the answer to an unknown verb (exit 2)."""
-    asked = not words or "--help" in words or "-h" in words or words == ["help"]
-    known = {name: summary for name, (path, summary) in VERBS.items() if find_spec(path.partition(":")[0])}
-    group = words[0] if words and any(name.startswith(words[0] + " ") for name in known) else ""
+    """Print the verbs whose modules are there: the help, or the answer to an unknown verb (exit 2)."""
     if words == ["--version"]:
         from importlib.metadata import version
 
         print(f"morphogen {version('morphogen')}")
         return 0
-    lines = [f"usage: morphogen {group + ' ' if group else ''}VERB ...    (morphogen VERB --help shows its options)", ""]
+    known = {name: summary for name, (path, summary) in VERBS.items() if find_spec(path.partition(":")[0])}
+    group = words[0] + " " if words and any(name.startswith(words[0] + " ") for name in known) else ""
+    asked = not words or bool({"--help", "-h"} & set(words))
+    lines = [f"usage: morphogen {group}VERB ...    (morphogen {group}VERB --help shows its options)", ""]
     lines += [f"  {name:<14}{summary}" for name, summary in known.items() if name.startswith(group)]
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     if asked:
         return 0
-    unknown = " ".join(words[:2] if group else words[:1])
+    unknown = " ".join(words[: len(group.split()) + 1])
     near = difflib.get_close_matches(unknown, known, n=3)
-    return _fail(f"{unknown}: no such verb" + (f"; did you mean {', '.join(near)}?" if near else ""), 2, debug=False)
+    return _fail(f"{unknown}: no such verb" + (f"; did you mean {' or '.join(near)}?" if near else ""), 2, debug=False)
 
 
 def _os_line(error: OSError) -> str:

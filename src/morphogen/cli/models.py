@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,15 @@ class Models(Verb):
     """List every method with one line, its kind and its source."""
 
     def run(self) -> dict[str, Any]:
+        """Print the tables of generators and segmenters.
+
+        Returns:
+            ``{"generators": [{"name", "summary", "source", "needs"}], "segmenters": [{"name", "summary", "source"}]}``
+        """
         from morphogen.generators import GENERATORS
         from morphogen.segmenters import SEGMENTERS
 
-        families = {"generators": GENERATORS, "segmenters": SEGMENTERS}
+        families: dict[str, Mapping[str, Any]] = {"generators": GENERATORS, "segmenters": SEGMENTERS}
         for family, entries in families.items():
             print(f"{family}:")
             for entry in entries.values():

@@ -32,7 +32,9 @@ def defaults_from(verb: type, words: Sequence[str]) -> Any:
     if path is None:
         return tyro.MISSING_NONPROP
     values = read_options(path, verb)
-    instance = object.__new__(verb)  # not verb(): __post_init__ must not judge what the command line may still change
+    instance: Any = object.__new__(
+        verb
+    )  # not verb(): __post_init__ must not judge what the command line may still change
     for field in dataclasses.fields(verb):
         value = values.get(field.name, _default(field, tyro.MISSING))
         object.__setattr__(instance, field.name, value)
@@ -137,12 +139,14 @@ def _fit_items(raw: Any, kind: type, args: Sequence[Any]) -> Any:
 
 
 def _fit_scalar(raw: Any, kind: Any) -> Any:
+    if kind is Any or (isinstance(raw, kind) and (kind is bool) == isinstance(raw, bool)):
+        return raw
     if kind is Path and isinstance(raw, str):
         return Path(raw)
-    if kind is float and isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        return float(raw)
-    if kind is float and isinstance(raw, str):
-        return float(raw)  # YAML 1.1 takes 1e-4 for a word
-    if isinstance(raw, kind) and (kind is bool) == isinstance(raw, bool):
-        return raw
-    raise ValueError(f"{raw!r} is not {'a whole number' if kind is int else f'of type {kind.__name__}'}")
+    if kind is float and isinstance(raw, (int, str)) and not isinstance(raw, bool):
+        try:
+            return float(raw)  # YAML 1.1 takes 1e-4 for a word
+        except ValueError:
+            pass
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    raise ValueError(f"{raw!r} is not {names.get(kind, kind)}")
