@@ -1,0 +1,133 @@
+"""The small files beside any layout: records.csv, classes.txt, manifest.jsonl; and JSON-lines and path helpers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from morphogen.data.faults import Fault, FaultError, Sink
+from morphogen.data.records import Record
+from morphogen.errors import InputError
+
+_SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "": None}
+
+
+def inside(root: Path, name: object, manifest: Path) -> Path:
+    """`root / name`, for a name that came from a file.
+
+    Raises:
+        InputError: Not text, absolute, or leading out of `root`.
+    """
+    if not isinstance(name, str) or not name:
+        raise FaultError(manifest, f"gives {name!r} as a file name", "write a path relative to its folder")
+    path = Path(os.path.normpath(root / name.replace("\\", "/")))
+    if not path.is_relative_to(os.path.normpath(root)) or Path(name).is_absolute():
+        raise FaultError(manifest, f"names {name!r}, which lies outside its folder", "use paths inside the folder")
+    return path
+
+
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file.
+
+    Raises:
+        InputError: Names the line that is no JSON object.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                row = None
+            if not isinstance(row, dict):
+                raise FaultError(path, f"line {number} is not a JSON object", "write one object per line")
+            yield row
+
+
+def read_classes(root: Path) -> tuple[str, ...] | None:
+    """Class names of classes.txt, background first, or None without such a file.
+
+    Raises:
+        InputError: Fewer than two names.
+    """
+    path = root / "classes.txt"
+    if not path.is_file():
+        return None
+    names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    if len(names) < 2:
+        raise InputError(f"{path}: holds fewer than two names; write one per line, the background first")
+    return names
+
+
+def apply_records_csv(root: Path, records: Sequence[Record], sink: Sink) -> list[Record]:
+    """Add subject, class, caption and split from records.csv, where there is one; it need not name all.
+
+    Raises:
+        InputError: No id column.
+    """
+    path = root / "records.csv"
+    if not path.is_file():
+        return list(records)
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.DictReader(file)
+        if "id" not in (reader.fieldnames or ()):
+            raise InputError(f"{path}: has no column named id; name the stems of images/ in it")
+        rows = [{key: (value or "").strip() for key, value in row.items() if key in _COLUMNS} for row in reader]
+    by_id = {record.id: record for record in records}
+    seen: set[str] = set()
+    for row in rows:
+        fault = _fault_in(row, path, by_id, seen)
+        if fault is not None:
+            sink(fault)
+            continue
+        seen.add(row["id"])
+        by_id[row["id"]] = _with_row(by_id[row["id"]], row)
+    return list(by_id.values())
+
+
+_COLUMNS = ("id", "subject", "class", "caption", "split")
+
+
+def _fault_in(row: dict[str, str], path: Path, by_id: dict[str, Record], seen: set[str]) -> Fault | None:
+    name = row["id"]
+    if name not in by_id:
+        return Fault(path, f"names the unknown id {name!r}", "correct the id or remove its line")
+    if name in seen:
+        return Fault(path, f"names the id {name!r} twice", "keep one of its lines")
+    if row.get("split", "").lower() not in _SPLITS:
+        return Fault(path, f"puts {name!r} into the split {row['split']!r}", "write train, val, test or nothing")
+    return None
+
+
+def _with_row(record: Record, row: dict[str, str]) -> Record:
+    split = _SPLITS[row["split"].lower()] if "split" in row else None
+    return replace(
+        record,
+        subject=row.get("subject") or record.subject,
+        label=row.get("class") or record.label,
+        caption=row.get("caption") or record.caption,
+        split=split or record.split,
+    )
+
+
+def add_origins(root: Path, records: Sequence[Record], sink: Sink) -> list[Record]:
+    """Add the rows of manifest.jsonl, the provenance of synthetic pairs, where there is one."""
+    path = root / "manifest.jsonl"
+    if not path.is_file():
+        return list(records)
+    by_id = {record.id: record for record in records}
+    for row in json_lines(path):
+        name = row.get("id")
+        if name not in by_id:
+            fault = f"names the unknown id {name!r}"
+            sink(Fault(path, fault, "restore the pair, or sample again into the same folder", fatal=False))
+            continue
+        record = by_id[name]
+        by_id[name] = replace(record, origin=row, caption=record.caption or row.get("prompt"))
+    return list(by_id.values())
