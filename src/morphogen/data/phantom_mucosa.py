@@ -109,10 +109,10 @@ def mucosa(style_rng: np.random.Generator, rng: np.random.Generator, size: int) 
 
 
 def _draw_polyp(rng: np.random.Generator) -> Polyp:
-    area = np.exp(rng.uniform(np.log(0.008), np.log(0.16)))
+    area = np.exp(rng.uniform(np.log(0.012), np.log(0.18)))
     aspect = rng.uniform(1.0, 1.7)
     radius = np.sqrt(area / np.pi)
-    contrast = rng.uniform(0.2, 1.0)
+    contrast = rng.uniform(0.3, 1.0)
     weights = rng.dirichlet(np.full(len(_SHIFT), 0.4))
     flat = rng.uniform() < 0.25
     return Polyp(
@@ -136,7 +136,9 @@ def _place(rng: np.random.Generator, style: Style) -> list[Polyp]:
     for _ in range(2 if rng.uniform() < 0.18 else 1):
         polyp = _draw_polyp(rng)
         centres = np.concatenate([rng.uniform(0.05, 0.95, (_CANDIDATES, 2)), [[0.5, 0.5]]])
-        fitting = (b for b in (replace(polyp.blob, centre=(cx, cy)) for cx, cy in centres.tolist()) if _fits(b, style, placed))
+        fitting = (
+            b for b in (replace(polyp.blob, centre=(cx, cy)) for cx, cy in centres.tolist()) if _fits(b, style, placed)
+        )
         blob = next(fitting, None)
         if blob is None and not placed:
             small = min(polyp.blob.radii) / 2

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from morphogen.data.phantom_fields import Blob, Field, draw_waves, fractal, lattice, mix, pixel_grid, smoothstep, to_uint8
+from morphogen.data.phantom_fields import (
+    Blob,
+    Field,
+    draw_waves,
+    fractal,
+    lattice,
+    mix,
+    pixel_grid,
+    smoothstep,
+    to_uint8,
+)
 
 SKIN_CLASSES = ("melanocytic nevus", "melanoma", "benign keratosis")
 """Diagnoses that a skin phantom may show; the class decides border and colours."""
@@ -51,7 +61,7 @@ class Style:
             tone=(weights @ _TONES * rng.uniform(0.85, 1.05)).astype(np.float32),
             mottle=float(rng.uniform(0.3, 1.3)),
             freckles=float(max(0.0, rng.uniform(-0.7, 0.5))),
-            hairs=int(rng.integers(2, 16)) if rng.uniform() < 0.4 else 0,
+            hairs=int(rng.integers(2, 16)) if rng.uniform() < 0.3 else 0,
             hair=(int(150 * dark), int(110 * dark), int(90 * dark)),
             vignette=float(rng.uniform(0.52, 0.68)) if rng.uniform() < 0.35 else 2.0,
             lamp=(float(rng.uniform(0.35, 0.65)), float(rng.uniform(0.35, 0.65))),
@@ -172,6 +182,8 @@ def _hairs(rng: np.random.Generator, image: np.ndarray, style: Style) -> np.ndar
         start, end = rng.uniform(-0.1, 1.1, (2, 2))
         middle = (start + end) / 2 + rng.normal(0.0, 0.12, 2)
         curve = ((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end) * fine
-        pen.line([tuple(p) for p in curve.tolist()], fill=int(rng.integers(120, 230)), width=max(1, round(fine * 0.006)))
+        pen.line(
+            [tuple(p) for p in curve.tolist()], fill=int(rng.integers(120, 230)), width=max(1, round(fine * 0.0045))
+        )
     weight = np.asarray(sheet.resize((size, size), Image.Resampling.BOX), dtype=np.float32) / 255.0
     return mix(image, np.array(style.hair, dtype=np.float32) / 255.0, weight)

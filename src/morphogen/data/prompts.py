@@ -1,0 +1,256 @@
+"""Prompts: grammars that turn what is known about a lesion into a sentence, and the closed vocabulary that they span.
+
+A grammar is a small YAML file: a template whose optional parts stand in brackets, and slots with their words. Slots that
+the mask or the pixels decide are filled by `mask_words`; the others are filled only by what the caller knows (`extra`),
+and the part of the sentence around an unknown slot is left out: a caption asserts nothing that nobody knows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from morphogen.data.mask_words import FIXED_WORDS, RULES, Region, Slot
+from morphogen.errors import InputError
+
+_FOLDER = Path(__file__).parent / "grammars"
+_PART = re.compile(r"\[([^\]]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+_TOKEN = re.compile(r"'s|[^\W\d_]+|\d|[^\s\w]+|_")
+_MARKS = (",", ".", "-", "/", "'", "'s", "(", ")", *"0123456789")
+_LEFT_OUT = 0.2
+"""Chance that a random caption leaves out an optional part although it is known."""
+_SHORT = 0.3
+"""Share of short label captions among the sampled ones."""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """How images of one kind are put into words.
+
+    Attributes:
+        name: Short name.
+        template: The sentence; ``[optional part]``, ``{slot}``.
+        short: Label captions, each a template without optional parts.
+        empty: The sentence for a mask without a lesion.
+        unknown: The sentence for an image of which nothing is known.
+        slots: By name.
+        defaults: Word of a slot where nothing else gives one.
+        words: Further words of the vocabulary.
+    """
+
+    name: str
+    template: str
+    short: tuple[str, ...]
+    empty: str
+    unknown: str
+    slots: Mapping[str, Slot]
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> Grammar:
+        """Read a grammar that ships with the package (``polyp``, ``skin``, ``generic``) or a YAML file.
+
+        Raises:
+            InputError: No such grammar, or the file does not describe one.
+        """
+        shipped = _FOLDER / f"{name_or_path}.yaml"
+        path = shipped if shipped.is_file() else Path(name_or_path)
+        if not path.is_file():
+            raise InputError(f"{name_or_path}: no such grammar; name a YAML file or one of {', '.join(grammars())}")
+        try:
+            return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct the file") from error
+
+    def describe(
+        self,
+        image: np.ndarray | None,
+        mask: np.ndarray | None,
+        label: str | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """The word of every slot that geometry, pixels, `label` or `extra` decide; arguments as in `caption`."""
+        words = dict(self.defaults)
+        if mask is not None and bool((mask > 0).any()):
+            region = Region(mask, image)
+            computed = {n: RULES[s.computed](region, s) for n, s in self.slots.items() if s.computed is not None}
+            words |= {name: word for name, word in computed.items() if word is not None}
+        if label is not None and "label" in self.slots:
+            words["label"] = _plain(label)
+        for name, word in (extra or {}).items():
+            if name not in self.slots:
+                raise InputError(f"grammar {self.name}: has no slot {name!r}; it has {', '.join(self.slots)}")
+            words[name] = _plain(word)
+        return words
+
+    def compose(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
+        """The sentence for these slot words; with `rng`, some optional parts are left out at random."""
+
+        def part(match: re.Match[str]) -> str:
+            known = all(slot in words for slot in _SLOT.findall(match[1]))
+            return match[1] if known and (rng is None or rng.uniform() >= _LEFT_OUT) else ""
+
+        return _fill(_PART.sub(part, self.template), words)
+
+    def label_caption(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
+        """A short caption for these slot words: the first that they fill, or a random one with `rng`."""
+        fitting = [text for text in self.short if all(slot in words for slot in _SLOT.findall(text))]
+        return _fill(fitting[0 if rng is None else int(rng.integers(len(fitting)))], words)
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """Every token that a sentence of this grammar may hold."""
+        texts = [_SLOT.sub(" ", re.sub(r"[\[\]]", "", t)) for t in (self.template, *self.short)]
+        texts += [self.empty, self.unknown, *self.defaults.values(), *self.words, "a an"]
+        for slot in self.slots.values():
+            texts += [*slot.words, *slot.palette, *FIXED_WORDS.get(slot.computed or "", ())]
+        return frozenset(token for text in texts for token in tokens(text))
+
+
+def caption(
+    grammar: Grammar,
+    image: np.ndarray | None,
+    mask: np.ndarray | None,
+    label: str | None = None,
+    extra: Mapping[str, str] | None = None,
+    rng: np.random.Generator | None = None,
+) -> str:
+    """The full caption of an image, from the parts that are known.
+
+    Args:
+        grammar: How to say it.
+        image: (H, W) or (H, W, 3) uint8, or None: colours are then left out.
+        mask: (H, W) label map, or None where the image is not annotated.
+        label: Class of the whole image, or None.
+        extra: Words for slots that neither geometry nor pixels decide (texture, location, site, ...), or overrides.
+        rng: Leaves out some of the known parts at random, so that a text encoder sees them alone.
+
+    Raises:
+        InputError: `extra` names a slot that the grammar lacks.
+    """
+    words = grammar.describe(image, mask, label, extra)
+    if mask is None:
+        return grammar.label_caption(words) if label is not None else grammar.unknown
+    return grammar.compose(words, rng) if bool((mask > 0).any()) else grammar.empty
+
+
+def sample_caption(
+    grammar: Grammar,
+    image: np.ndarray | None,
+    mask: np.ndarray | None,
+    label: str | None = None,
+    *,
+    rng: np.random.Generator,
+) -> str:
+    """A caption for one training step: a short label caption in 30 % of the draws, else `caption` with parts left out."""
+    if mask is not None and not bool((mask > 0).any()):
+        return grammar.empty
+    if (mask is not None or label is not None) and rng.uniform() < _SHORT:
+        return grammar.label_caption(grammar.describe(None, None, label), rng)
+    return caption(grammar, image, mask, label, rng=rng)
+
+
+def grammars() -> list[str]:
+    """Names of the grammars that ship with the package."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case words, single digits and punctuation marks; a hyphen or slash is a token of its own."""
+    return _TOKEN.findall(text.lower())
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    return tuple(sorted(set(_MARKS).union(*(Grammar.load(name).vocabulary for name in grammars()))))
+
+
+def vocabulary() -> list[str]:
+    """All tokens of all grammars that ship with the package, sorted: the closed vocabulary of the small text encoder."""
+    return list(_vocabulary())
+
+
+def check_words(text: str, known: Iterable[str]) -> None:
+    """Refuse a prompt with a word that is not `known`.
+
+    Raises:
+        InputError: Names the unknown words and those near to them.
+    """
+    words = sorted(known)
+    unknown = [token for token in dict.fromkeys(tokens(text)) if token not in set(words)]
+    if not unknown:
+        return
+    near = dict.fromkeys(n for token in unknown for n in difflib.get_close_matches(token, words, n=4, cutoff=0.6))
+    remedy = f"near words: {', '.join(near)}" if near else "say it with other words"
+    raise InputError(f"prompt {text!r}: the model does not know {', '.join(map(repr, unknown))}; {remedy}")
+
+
+def check_length(text: str, limit: int) -> None:
+    """Refuse a prompt of more than `limit` tokens (start and end marks not counted).
+
+    Raises:
+        InputError: States both numbers.
+    """
+    n = len(tokens(text))
+    if n > limit:
+        raise InputError(f"prompt {text!r}: has {n} tokens, and the text encoder reads {limit}; shorten it")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_", " ").lower().split())
+
+
+def _fill(text: str, words: Mapping[str, str]) -> str:
+    """Put the words into their slots, "an" before a vowel, and one blank between words."""
+    filled = _SLOT.sub(lambda match: words[match[1]], text)
+    return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
+
+
+def _parse(raw: Any, path: Path) -> Grammar:
+    """Build a grammar from what the YAML file holds, or say what is wrong with it."""
+    if not isinstance(raw, dict) or not {"name", "template", "short", "empty", "unknown", "slots"} <= set(raw):
+        raise InputError(f"{path}: is not a grammar; it needs name, template, short, empty, unknown and slots")
+    try:
+        slots = {
+            name: Slot(**{k: v if isinstance(v, str | dict) else tuple(v) for k, v in slot.items()})
+            for name, slot in raw["slots"].items()
+        }
+        grammar = Grammar(**{**raw, "slots": slots, "short": tuple(raw["short"]), "words": tuple(raw.get("words", ()))})
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is not a grammar ({error}); compare it with those of the package") from error
+    fault = _fault(grammar)
+    if fault:
+        raise InputError(f"{path}: {fault}")
+    return grammar
+
+
+def _fault(grammar: Grammar) -> str | None:
+    """What keeps a grammar from always giving a sentence, or None."""
+    for name in _SLOT.findall(" ".join((grammar.template, *grammar.short))):
+        if name not in grammar.slots:
+            return f"the template uses the slot {name!r}, which is not described; add it under slots"
+    for name in _SLOT.findall(_PART.sub("", grammar.template)):
+        if name not in grammar.defaults:
+            return f"the slot {name!r} stands outside of brackets; bracket it or give it a word under defaults"
+    if not any(set(_SLOT.findall(text)) <= set(grammar.defaults) for text in grammar.short):
+        return "no entry of short does without slots; add one"
+    for name, slot in grammar.slots.items():
+        if slot.computed is not None and slot.computed not in RULES:
+            return f"the slot {name!r} is computed by {slot.computed!r}; choose one of {', '.join(RULES)}"
+        if slot.computed in ("area", "border") and len(slot.words) != len(slot.bins) + 1:
+            return (
+                f"the slot {name!r} has {len(slot.words)} words for {len(slot.bins)} bins; give one word more than bins"
+            )
+        if slot.computed == "palette" and not slot.palette:
+            return f"the slot {name!r} has no palette; list colour names with their RGB values"
+    return None
