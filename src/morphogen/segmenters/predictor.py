@@ -1,0 +1,134 @@
+"""A trained segmenter on disk (config.json + model.safetensors), and at work on images of any size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from morphogen.data.pairs import resize_image
+from morphogen.errors import InputError
+from morphogen.segmenters import build
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def to_input(images: NDArray[np.uint8]) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images).float() / 127.5 - 1
+
+
+def save_segmenter(
+    folder: Path,
+    net: nn.Module,
+    name: str,
+    architecture: Mapping[str, Any],
+    classes: Sequence[str],
+    resolution: int,
+) -> None:
+    """Write config.json and model.safetensors into `folder`.
+
+    Args:
+        folder: Existing folder.
+        net: The network, as `morphogen.segmenters.build` made it.
+        name: Segmenter.
+        architecture: Its resolved options: no ``auto``.
+        classes: Class names by label id.
+        resolution: Side in px at which it was trained and predicts.
+    """
+    config = {
+        "segmenter": name,
+        "architecture": dict(architecture),
+        "n_classes": len(classes),
+        "classes": list(classes),
+        "resolution": resolution,
+    }
+    save_file({key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load_segmenter(run: Path, device: str | torch.device = "cpu") -> Predictor:
+    """The segmenter of a finished run.
+
+    Args:
+        run: Run folder, or its ``final`` folder itself.
+        device: Where it shall work.
+
+    Raises:
+        InputError: `run` holds no finished segmenter, or its files are damaged.
+    """
+    folder = run / "final" if (run / "final").is_dir() else run
+    for file in (folder / CONFIG, folder / WEIGHTS):
+        if not file.is_file():
+            raise InputError(f"{run}: holds no finished segmenter ({file.name} is missing); name a run of `train`")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        net = build(config["segmenter"], config["n_classes"], config["architecture"], pretrained=False)
+        net.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        return Predictor(net.to(device).eval(), config, folder)
+    except InputError:
+        raise
+    except Exception as error:  # JSON, keys, shapes, safetensors: whatever a damaged file makes of itself
+        line = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder}: is not a segmenter that this version reads ({line}); train it again") from error
+
+
+class Predictor:
+    """A trained segmenter.
+
+    Attributes:
+        resolution: Side in px at which the network sees every image.
+        classes: Class names by label id.
+        config: What config.json says: segmenter, architecture, classes, resolution.
+    """
+
+    def __init__(self, net: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
+        self.net = net
+        self.config = config
+        self.folder = folder
+        self.resolution: int = config["resolution"]
+        self.classes: tuple[str, ...] = tuple(config["classes"])
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of config and weights, for provenance."""
+        digest = hashlib.sha256()
+        for name in (CONFIG, WEIGHTS):
+            digest.update((self.folder / name).read_bytes())
+        return digest.hexdigest()
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32) -> list[NDArray[np.int64]]:
+        """Label maps at native size: the class of the largest probability, after these were resized.
+
+        Args:
+            images: Each (H, W, 3) uint8, of any size.
+            batch_size: Images that pass the network together.
+
+        Returns:
+            One (H, W) int64 label map per image.
+        """
+        return [p.argmax(dim=0).numpy() for p in self._probabilities(images, batch_size)]
+
+    def probabilities(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32) -> list[NDArray[np.float32]]:
+        """Class probabilities at native size, (K, H, W) float32 per image; arguments as in a call."""
+        return [p.numpy() for p in self._probabilities(images, batch_size)]
+
+    @torch.no_grad()
+    def _probabilities(self, images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[Tensor]:
+        device = next(self.net.parameters()).device
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            small = np.stack([resize_image(image, self.resolution).transpose(2, 0, 1) for image in part])
+            for image, probability in zip(part, self.net(to_input(small).to(device)).softmax(dim=1).cpu(), strict=True):
+                size = image.shape[:2]
+                yield F.interpolate(probability[None], size=size, mode="bilinear", align_corners=False)[0]
