@@ -1,0 +1,1 @@
+"""Studies: arms, splits, cells, statistics and the report."""

@@ -92,14 +92,14 @@ class StudyConfig:
         Raises:
             InputError: An unknown arm, generator or judge; a number out of range; a malformed test set.
         """
-        from morphogen.data.mask_transforms import TRANSFORMS
+        from morphogen.data.mask_transforms import MASK_TRANSFORMS
         from morphogen.generators import GENERATORS
         from morphogen.segmenters import SEGMENTERS
 
         _known("--arms", self.arms, ARMS)
         _known("--generator", [self.generator], GENERATORS)
         _known("--judges", self.judges, SEGMENTERS)
-        _known("--mask-transform", [self.mask_transform], TRANSFORMS)
+        _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
         for option, values in (("--arms", self.arms), ("--judges", self.judges)):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
