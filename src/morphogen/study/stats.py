@@ -1,8 +1,9 @@
 """Means, differences, intervals and tests over subjects, images and seeds.
 
-What is estimated is the mean over images. What is uncertain about it are the subjects (the unit that a new hospital would draw
-anew), the images of a subject, and the training seed where every seed was scored on the same images ("crossed").
-Under k-fold each image is scored by one run alone: the seed's share is then part of the scatter between subjects.
+What is estimated is the mean over images. What is uncertain about it are the subjects (the unit that a new hospital
+would draw anew), the images of a subject, and the training seed where every seed was scored on the same images
+("crossed"). Under k-fold each image is scored by one run alone: the seed's share is then part of the scatter between
+subjects.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ DETECTABLE = 2.8
 
 @dataclass(frozen=True)
 class Block:
-    """Images that the same repetitions have scored: `values` (R, n) float64, column i is image `ids[i]` of `subjects[i]`."""
+    """Images that the same repetitions have scored.
+
+    `values` is (R, n) float64; its column i belongs to image `ids[i]` of subject `subjects[i]`.
+    """
 
     ids: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -95,13 +99,16 @@ def difference(arm: Sequence[Repetition], control: Sequence[Repetition]) -> list
 def estimate(repetitions: Sequence[Repetition], seed: int = 0, draws: int = DRAWS) -> Estimate:
     """Mean over images with a 95 % interval of the hierarchical bootstrap.
 
-    The percentiles are widened from the normal's to Student's t of (subjects - 1) degrees of freedom, since the percentile
-    interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015, section 5.3).
+    The percentiles are widened from the normal's to Student's t of (subjects - 1) degrees of freedom, since the
+    percentile interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015).
+
+    Raises:
+        ValueError: As `blocks_of`.
     """
     from scipy.special import ndtr, stdtrit
 
     blocks = blocks_of(repetitions)
-    mean = _mean(blocks)
+    mean = mean_over_images(repetitions)
     n_subjects = len({s for block in blocks for s in block.subjects})
     n_images = sum(len(block.ids) for block in blocks)
     if n_subjects < 2:
@@ -112,15 +119,16 @@ def estimate(repetitions: Sequence[Repetition], seed: int = 0, draws: int = DRAW
     return Estimate(mean, (float(low), float(high)), float(means.std(ddof=1)), n_images, n_subjects, len(repetitions))
 
 
-def _mean(blocks: Sequence[Block]) -> float:
-    return float(np.concatenate([block.values.mean(axis=0) for block in blocks]).mean())
+def mean_over_images(repetitions: Sequence[Repetition]) -> float:
+    """Mean over all images, each the mean of its repetitions."""
+    return float(np.concatenate([block.values.mean(axis=0) for block in blocks_of(repetitions)]).mean())
 
 
 def bootstrap_means(blocks: Sequence[Block], rng: np.random.Generator, draws: int) -> Array:
-    """(draws,) means of resampled studies: subjects with replacement, then images within each, then crossed repetitions.
+    """(draws,) means of resampled studies: subjects, then the images within each, then crossed repetitions.
 
-    Resampling is done by counts: drawing a subject of n images c times, n images each time, is a multinomial draw of c n
-    images. Of k subjects (or crossed repetitions) k - 1 are drawn, which makes the variance of their mean unbiased
+    Resampling is done by counts: drawing a subject of n images c times, n images each time, is a multinomial draw of
+    c n images. Of k subjects (or crossed repetitions) k - 1 are drawn, which makes the variance of their mean unbiased
     (Rao and Wu, JASA 83, 1988).
     """
     subjects = sorted({s for block in blocks for s in block.subjects})

@@ -1,0 +1,213 @@
+"""From cells to figures: the mean of every arm, and its difference from its control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from morphogen.errors import InputError
+from morphogen.study.arms import ARMS
+from morphogen.study.stats import (
+    Estimate,
+    Repetition,
+    difference,
+    estimate,
+    holm,
+    mean_over_images,
+    sign_flip,
+    subject_means,
+)
+
+METRICS = ("dice", "iou", "hd95")
+"""Dice and IoU in [0, 1], higher is better; HD95 in px of the native image, lower is better."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished cell: the file `path` and what it says."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    @property
+    def arm(self) -> str:
+        return str(self.values["arm"])
+
+    @property
+    def n_annotated(self) -> int | None:
+        return None if self.values["n_annotated"] is None else int(self.values["n_annotated"])
+
+    @property
+    def repetition(self) -> tuple[int, int]:
+        """(fold, seed)."""
+        return int(self.values["fold"]), int(self.values["seed"])
+
+    def scores(self, metric: str) -> Repetition:
+        """Image id -> (subject, value); an image without a subject is its own."""
+        return {
+            image: (str(row["subject"]) if row.get("subject") is not None else image, float(row[metric]))
+            for image, row in self.values["scores"].items()
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against its control, on matched repetitions of one judge and one test set."""
+
+    arm: str
+    control: str
+    metric: str
+    difference: Estimate
+    p: float
+    p_holm: float
+    means: tuple[float, float]
+    """Mean of the arm and of the control over the matched repetitions."""
+    per_repetition: Mapping[tuple[int, int], float]
+    """(fold, seed) -> mean difference over the images of that run."""
+
+    @property
+    def undecided(self) -> bool:
+        """The interval holds 0, or there is none."""
+        interval = self.difference.ci95
+        return interval is None or interval[0] <= 0 <= interval[1]
+
+    def row(self, group: Group) -> dict[str, Any]:
+        """One entry of ``comparisons`` in results.json."""
+        found = self.difference
+        return {
+            "arm": self.arm,
+            "control": self.control,
+            "judge": group.judge,
+            "test_set": group.test_set,
+            "n_train": group.n_annotated,
+            "metric": self.metric,
+            "diff": found.mean,
+            "ci95": found.ci95,
+            "p": self.p,
+            "p_holm": self.p_holm,
+            "smallest_detectable_gain": found.smallest_detectable,
+            "n_images": found.n_images,
+            "n_subjects": found.n_subjects,
+            "repetitions": found.n_repetitions,
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells that may be compared: one judge, one test set, one number of annotated pairs (None: all there are)."""
+
+    judge: str
+    test_set: str
+    n_annotated: int | None
+    cells: tuple[Cell, ...]
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that have a cell here, in the order of the table of arms."""
+        return sorted({cell.arm for cell in self.cells}, key=_arm_order)
+
+    @property
+    def repetitions(self) -> list[tuple[int, int]]:
+        return sorted({cell.repetition for cell in self.cells})
+
+    def runs(self, arm: str) -> dict[tuple[int, int], Cell]:
+        """The cells of an arm by repetition."""
+        return {cell.repetition: cell for cell in self.cells if cell.arm == arm}
+
+    @cached_property
+    def means(self) -> dict[str, dict[str, Estimate]]:
+        """Arm -> metric -> mean over all its images."""
+        return {arm: {m: self._estimate(self._scores(arm, m), arm) for m in METRICS} for arm in self.arms}
+
+    @cached_property
+    def comparisons(self) -> dict[str, list[Comparison]]:
+        """Metric -> every arm against its control; Holm's correction is over the arms of one metric."""
+        return {m: _with_holm([c for arm in self.arms if (c := self._compare(arm, m))]) for m in METRICS}
+
+    def _scores(self, arm: str, metric: str) -> list[Repetition]:
+        return [cell.scores(metric) for _, cell in sorted(self.runs(arm).items())]
+
+    def _estimate(self, repetitions: Sequence[Repetition], arm: str) -> Estimate:
+        try:
+            return estimate(repetitions)
+        except ValueError:
+            cell = next(cell for cell in self.cells if cell.arm == arm)
+            raise InputError(
+                f"{cell.path}: shares only some of its images with another repetition of {arm!r}; "
+                "remove the cells that come from other splits and run the study again"
+            ) from None
+
+    def _compare(self, arm: str, metric: str) -> Comparison | None:
+        control = ARMS[arm].control if arm in ARMS else "real-geo"
+        ours, theirs = self.runs(arm), self.runs(control) if control else {}
+        matched = sorted(ours.keys() & theirs.keys())
+        if control is None or not matched:
+            return None
+        for key in matched:
+            _same_images(ours[key], theirs[key])
+        first = [ours[key].scores(metric) for key in matched]
+        second = [theirs[key].scores(metric) for key in matched]
+        differences = difference(first, second)
+        found = self._estimate(differences, arm)
+        p = sign_flip(subject_means(differences))
+        means = mean_over_images(first), mean_over_images(second)
+        per_run = {key: mean_over_images([scores]) for key, scores in zip(matched, differences, strict=True)}
+        return Comparison(arm, control, metric, found, p, p, means, per_run)
+
+
+def group_cells(cells: Sequence[Cell]) -> list[Group]:
+    """Sort cells into groups that may be compared.
+
+    A study on all its annotated pairs has folds of slightly different sizes: where no repetition of an arm occurs with
+    two sizes, the size is no variable of the study and all folds are one group.
+
+    Raises:
+        InputError: Two cells of one group were made by different recipes or splits, or are the same cell twice.
+    """
+    keys = {(c.arm, c.values["judge"], c.values["test_set"], c.repetition): set[int | None]() for c in cells}
+    for c in cells:
+        keys[c.arm, c.values["judge"], c.values["test_set"], c.repetition].add(c.n_annotated)
+    one_size = all(len(sizes) == 1 for sizes in keys.values())
+    sizes = {c.n_annotated for c in cells}
+    common = next(iter(sizes)) if len(sizes) == 1 else None
+    members: dict[tuple[str, str, int | None], list[Cell]] = {}
+    for c in cells:
+        n = common if one_size else c.n_annotated
+        members.setdefault((str(c.values["judge"]), str(c.values["test_set"]), n), []).append(c)
+    for group in members.values():
+        _one_study(group)
+    order = sorted(members, key=lambda key: (key[0], key[1], key[2] is None, key[2] or 0))
+    return [Group(judge, test_set, n, tuple(members[judge, test_set, n])) for judge, test_set, n in order]
+
+
+def _one_study(cells: Sequence[Cell]) -> None:
+    first, seen = cells[0], dict[tuple[str, tuple[int, int]], Cell]()
+    for cell in cells:
+        if cell.values["config_hash"] != first.values["config_hash"]:
+            raise InputError(
+                f"{cell.path}: was made by another recipe or other splits than {first.path.name}; "
+                "move it to a study of its own"
+            )
+        if (twin := seen.setdefault((cell.arm, cell.repetition), cell)) is not cell:
+            raise InputError(f"{cell.path}: is the same cell as {twin.path.name}; remove one of them")
+
+
+def _same_images(ours: Cell, theirs: Cell) -> None:
+    if ours.values["scores"].keys() != theirs.values["scores"].keys():
+        raise InputError(
+            f"{ours.path}: scores other images than {theirs.path.name}; "
+            "remove the one that comes from other splits and run the study again"
+        )
+
+
+def _with_holm(comparisons: list[Comparison]) -> list[Comparison]:
+    adjusted = holm([c.p for c in comparisons])
+    return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted, strict=True)]
+
+
+def _arm_order(arm: str) -> tuple[int, str]:
+    names = list(ARMS)
+    return (names.index(arm) if arm in names else len(names), arm)

@@ -1,0 +1,182 @@
+"""Join the finished cells of a study into what results.json says. Only the cells are needed; the rest is optional."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from morphogen.errors import InputError
+from morphogen.study.arms import ARMS
+from morphogen.study.compare import METRICS, Cell, Group, group_cells
+from morphogen.study.recipe import OWN_TEST, load_study
+from morphogen.study.verdict import judge_study
+
+FIELDS = ("arm", "judge", "fold", "seed", "n_annotated", "n_synthetic", "test_set", "config_hash", "wall_s", "scores")
+PACKAGES = (
+    *("morphogen", "torch", "numpy", "scipy", "scikit-image", "pillow"),
+    *("diffusers", "transformers", "accelerate", "monai"),
+)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A study as far as it has come.
+
+    Attributes:
+        results: Content of results.json.
+        groups: The comparable cells, analysed.
+        primary: The group that the verdict speaks of, or None.
+        config: Content of study.yaml, or empty.
+    """
+
+    results: dict[str, Any]
+    groups: tuple[Group, ...]
+    primary: Group | None
+    config: Mapping[str, Any]
+
+
+def join(out: Path) -> Joined:
+    """Read the folder of a study and analyse it; writes nothing.
+
+    Raises:
+        InputError: The folder does not exist or has no finished cell; a cell cannot be read, or two do not belong
+            together.
+    """
+    cells = read_cells(out)
+    config = load_study(out / "study.yaml") if (out / "study.yaml").exists() else {}
+    splits = _optional_json(out / "splits.json")
+    groups = group_cells(cells)
+    primary = _primary(groups, config)
+    missing = missing_cells(out, cells)
+    images = {path.stem: _optional_json(path) for path in sorted((out / "images").glob("*.json"))}
+    results = {
+        "verdict": judge_study(primary, missing),
+        "cells": [{"name": cell.path.stem, **cell.values} for cell in cells],
+        "comparisons": [c.row(group) for group in groups for rows in group.comparisons.values() for c in rows],
+        "arms": _arms(groups, primary),
+        "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
+        "audit": {fold: values["audit"] for fold, values in images.items() if values.get("audit")},
+        "protocol": protocol(config, splits, cells) | _optional_json(out / "protocol.json"),
+        "versions": versions(),
+        "missing": missing,
+    }
+    return Joined(results, tuple(groups), primary, config)
+
+
+def read_cells(out: Path) -> list[Cell]:
+    """The finished cells, ordered by file name.
+
+    Raises:
+        InputError: No folder, no cells, or a cell that is not one.
+    """
+    if not out.is_dir():
+        raise InputError(f"{out}: no such folder; name the --out folder of a study")
+    paths = sorted(path for path in (out / "cells").glob("*.json") if not path.name.startswith("."))
+    if not paths:
+        raise InputError(f"{out}: holds no finished cell (cells/*.json); run morphogen study with --out {out} first")
+    return [_read_cell(path) for path in paths]
+
+
+def _read_cell(path: Path) -> Cell:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        absent = [field for field in FIELDS if field not in values]
+        rows = values["scores"] if not absent else {}
+        faulty = [i for i, row in rows.items() if not all(math.isfinite(float(row[metric])) for metric in METRICS)]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{path}: is not a finished cell; remove it and run the study again") from None
+    if absent or not rows:
+        raise InputError(f"{path}: has no {', '.join(absent) or 'scores'}; remove it and run the study again")
+    if faulty:
+        raise InputError(f"{path}: the score of {faulty[0]!r} is no finite number; remove it and run the study again")
+    return Cell(path, values)
+
+
+def missing_cells(out: Path, cells: Sequence[Cell]) -> list[str]:
+    """Names of the cells that the study's plan has and the folder has not.
+
+    Without study.yaml and splits.json the plan is taken to be that every arm has what some arm has.
+    """
+    from morphogen.study.plan import expected_cells
+
+    expected = expected_cells(out)
+    if expected:
+        present = {cell.path.stem for cell in cells}
+        return [name for name in expected if name not in present]
+    arms = {cell.arm: {_slot(c) for c in cells if c.arm == cell.arm} for cell in cells}
+    slots = sorted(set().union(*arms.values()))
+    return [f"{arm}.{slot}" for arm, found in arms.items() for slot in slots if slot not in found]
+
+
+def _slot(cell: Cell) -> str:
+    fold, seed = cell.repetition
+    size = "all" if cell.n_annotated is None else cell.n_annotated
+    return f"{cell.values['judge']}.fold{fold}-seed{seed}.n{size}.{cell.values['test_set']}"
+
+
+def _primary(groups: Sequence[Group], config: Mapping[str, Any]) -> Group | None:
+    """The first judge on the study's own test part; with several sizes, the study's own, else the largest."""
+    judge = (config.get("judges") or [groups[0].judge])[0]
+    own = [group for group in groups if group.judge == judge and group.test_set == OWN_TEST]
+    stated = [group for group in own if group.n_annotated == config.get("annotated")] if config else []
+    return next(reversed(stated or own), None)
+
+
+def _arms(groups: Sequence[Group], primary: Group | None) -> dict[str, Any]:
+    """Arm -> judge -> metric -> mean and interval, on the test part and at the size that the verdict speaks of."""
+    table: dict[str, Any] = {}
+    for group in groups:
+        if primary is None or (group.test_set, group.n_annotated) != (primary.test_set, primary.n_annotated):
+            continue
+        for arm, found in group.means.items():
+            row = {metric: {"mean": e.mean, "ci95": e.ci95, "n_images": e.n_images} for metric, e in found.items()}
+            table.setdefault(arm, {})[group.judge] = row
+    return table
+
+
+def protocol(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
+    """How the study was made, without the paths of this machine."""
+    settings = {key: value for key, value in config.items() if key not in ("data", "test")}
+    parts = ("train", "validation", "extra", "pool", "test")
+    return {
+        "data": Path(config["data"]).name if "data" in config else None,
+        "further_test_sets": [word.partition("=")[0] for word in config.get("test", ())],
+        "settings": settings,
+        "splits": {
+            **{key: splits.get(key) for key in ("kind", "grouped_by", "n_annotated", "notes")},
+            "repetitions": [
+                {"fold": r["fold"], "seed": r["seed"], **{part: len(r.get(part, ())) for part in parts}}
+                for r in splits.get("repetitions", ())
+            ],
+        },
+        "arms": {arm: ARMS[arm].summary if arm in ARMS else "" for arm in sorted({c.arm for c in cells})},
+        "hours": sum(float(c.values["wall_s"] or 0) for c in cells) / 3600,
+        "intervals": "hierarchical bootstrap over subjects, then images, and seeds where they are crossed; 95 %",
+        "tests": "sign flips of subject means, two-sided; Holm's correction over the comparisons of one metric",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that the figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: cannot be read as JSON; remove it and run the study again") from None

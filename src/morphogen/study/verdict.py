@@ -1,0 +1,99 @@
+"""The verdict: did synthetic pairs help, in one word and in one paragraph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from morphogen.study.compare import Comparison, Group
+
+ARM, CONTROL, HEADROOM = "syn-geo", "real-geo", "more-real"
+
+
+def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, Any]:
+    """Compare real + synthetic with real, both with geometric augmentation, on the mean Dice of `group`.
+
+    Args:
+        group: The first judge on the study's own test part, or None where no such cell exists.
+        missing: Names of the cells that the plan has and the folder has not.
+
+    Returns:
+        ``outcome`` (helped, hurt or undecided), ``text`` (one paragraph), ``diff``, ``ci95``,
+        ``smallest_detectable_gain`` and ``can_detect`` (False: more real data was undecided too; None: not known).
+    """
+    found = {c.arm: c for c in group.comparisons["dice"]} if group else {}
+    main, headroom = found.get(ARM), found.get(HEADROOM)
+    if main is None or group is None:
+        return _no_verdict(missing)
+    outcome = "undecided" if main.undecided else "helped" if main.difference.mean > 0 else "hurt"
+    sentences = [_lead(outcome, main), _evidence(group, main), *_limits(outcome, main, headroom)]
+    return {
+        "outcome": outcome,
+        "text": " ".join(sentences + _caveats(main, missing)),
+        "diff": main.difference.mean,
+        "ci95": main.difference.ci95,
+        "smallest_detectable_gain": main.difference.smallest_detectable,
+        "can_detect": None if headroom is None else not (main.undecided and headroom.undecided),
+    }
+
+
+def _no_verdict(missing: Sequence[str]) -> dict[str, Any]:
+    text = f"No verdict yet: no repetition has both arms that it compares, {ARM} and {CONTROL}."
+    if missing:
+        text += f" {len(missing)} planned cell{'s are' if len(missing) > 1 else ' is'} missing."
+    nothing = {"diff": None, "ci95": None, "smallest_detectable_gain": None, "can_detect": None}
+    return {"outcome": "undecided", "text": text, **nothing}
+
+
+def _lead(outcome: str, main: Comparison) -> str:
+    arm, control = main.means
+    if outcome == "undecided":
+        return (
+            f"Undecided: mean Dice is {arm:.3f} with synthetic pairs and {control:.3f} without, a difference of "
+            f"{main.difference.mean:+.3f}{_interval(main)}, which may be chance."
+        )
+    word, verb = ("Helped", "raised") if outcome == "helped" else ("Hurt", "lowered")
+    return (
+        f"{word}: adding synthetic pairs {verb} the mean Dice from {control:.3f} to {arm:.3f}, "
+        f"a difference of {main.difference.mean:+.3f}{_interval(main)}."
+    )
+
+
+def _interval(main: Comparison) -> str:
+    interval = main.difference.ci95
+    return f" (95 % interval {interval[0]:+.3f} to {interval[1]:+.3f})" if interval else " (one subject, no interval)"
+
+
+def _evidence(group: Group, main: Comparison) -> str:
+    found, size = main.difference, f", {group.n_annotated} annotated pairs each" if group.n_annotated else ""
+    return (
+        f"This rests on {found.n_images} test images of {_count(found.n_subjects, 'subject')}, unseen by the models that "
+        f"they test, judged by {group.judge}, and on {_count(found.n_repetitions, 'repetition')}{size}; "
+        "all arms took the same number of training steps, and both arms were augmented geometrically."
+    )
+
+
+def _limits(outcome: str, main: Comparison, headroom: Comparison | None) -> list[str]:
+    smallest = main.difference.smallest_detectable
+    sentences = []
+    if smallest is not None:
+        sentences.append(f"The smallest gain that a study of this size finds reliably is about {smallest:.3f}.")
+    if outcome == "undecided" and headroom is not None and headroom.undecided:
+        sentences.append("As many further real pairs made no clear difference either: this study cannot detect a gain.")
+    elif headroom is not None:
+        effect = "made no clear difference" if headroom.undecided else f"changed it by {headroom.difference.mean:+.3f}"
+        sentences.append(f"For comparison, as many further real pairs {effect}{_interval(headroom)}.")
+    return sentences
+
+
+def _caveats(main: Comparison, missing: Sequence[str]) -> list[str]:
+    sentences = []
+    if main.difference.n_repetitions == 1:
+        sentences.append("One repetition alone is exploratory: it does not show how much training varies.")
+    if missing:
+        sentences.append(f"Preliminary: {_count(len(missing), 'planned cell')} still missing.")
+    return sentences
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
