@@ -27,8 +27,8 @@ def pixel_grid(size: int) -> tuple[Field, Field]:
 
 
 @lru_cache(maxsize=256)
-def _spline(cells: int, size: int) -> np.ndarray:
-    """(size, cells + 3) float32 weights of the uniform cubic B-spline over `cells` lattice cells at the pixel centres."""
+def spline_basis(cells: int, size: int) -> np.ndarray:
+    """(size, cells + 3) float32 weights of the uniform cubic B-spline of `cells` cells at the pixel centres."""
     position = (np.arange(size) + 0.5) / size * cells
     cell = np.floor(position).astype(int)
     t = position - cell
@@ -41,7 +41,7 @@ def _spline(cells: int, size: int) -> np.ndarray:
 def lattice(rng: np.random.Generator, cells: tuple[int, int], size: int) -> Field:
     """Smooth noise of about zero mean and unit variance that changes over 1/cells (rows, columns) of the image."""
     values = rng.standard_normal((cells[0] + 3, cells[1] + 3), dtype=np.float32)
-    return _UNIT_STD * (_spline(cells[0], size) @ values @ _spline(cells[1], size).T)
+    return _UNIT_STD * (spline_basis(cells[0], size) @ values @ spline_basis(cells[1], size).T)
 
 
 def fractal(rng: np.random.Generator, size: int, first: int, octaves: int, gain: float = 0.5) -> Field:

@@ -1,7 +1,7 @@
 """Mucosa phantoms: a lit, folded wall with one or two polyps, as a colonoscope would see it.
 
-Everything is a height field towards the scope: the wall falls away into the lumen, folds and polyps rise from it, and one
-lamp at the scope shades it (Lambert's law, fall-off with distance) and glints on it where it is wet.
+Everything is a height field towards the scope: the wall falls away into the lumen, folds and polyps rise from it, and
+one lamp at the scope shades it (Lambert's law, fall-off with distance) and glints on it where it is wet.
 """
 
 from __future__ import annotations

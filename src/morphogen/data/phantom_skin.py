@@ -35,7 +35,7 @@ _PIGMENT = {
 _RAGGED = 1.3
 """The noise that frays a border is clipped at this many standard deviations, so that its reach is known."""
 _REACH = 0.48
-"""No lesion reaches farther than this from the middle of the image: never out of the frame, never under the vignette."""
+"""No lesion reaches farther than this from the middle: never out of the frame, never under the vignette."""
 _FADED = 0.45
 """Least contrast of a lesion; lower is easily missed even by eye."""
 

@@ -67,7 +67,7 @@ def _check(kind: str, seed: int, size: int) -> None:
 
 
 def phantom_dataset(out: Path, kind: str, n: int, size: int, seed: int = 0, subjects: int | None = None) -> Dataset:
-    """Write `n` phantoms as ``images/``, ``masks/`` (0/255) and ``records.csv``; the same arguments write the same bytes.
+    """Write `n` phantoms as ``images/``, ``masks/`` (0/255) and ``records.csv``; a second call writes the same bytes.
 
     Args:
         out: Folder, made where missing; a folder with images of other names is refused.

@@ -1,15 +1,15 @@
 """Prompts: grammars that turn what is known about a lesion into a sentence, and the closed vocabulary that they span.
 
-A grammar is a small YAML file: a template whose optional parts stand in brackets, and slots with their words. Slots that
-the mask or the pixels decide are filled by `mask_words`; the others are filled only by what the caller knows (`extra`),
-and the part of the sentence around an unknown slot is left out: a caption asserts nothing that nobody knows.
+A grammar is a small YAML file: a template whose optional parts stand in brackets, and slots with their words. Slots
+that the mask or the pixels decide are filled by `mask_words`; the others are filled only by what the caller knows
+(`extra`), and the part of the sentence around an unknown slot is left out: a caption asserts nothing that nobody knows.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -152,7 +152,7 @@ def sample_caption(
     *,
     rng: np.random.Generator,
 ) -> str:
-    """A caption for one training step: a short label caption in 30 % of the draws, else `caption` with parts left out."""
+    """A caption for one training step: a label caption in 30 % of the draws, else `caption` with parts left out."""
     if mask is not None and not bool((mask > 0).any()):
         return grammar.empty
     if (mask is not None or label is not None) and rng.uniform() < _SHORT:
@@ -176,7 +176,7 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 def vocabulary() -> list[str]:
-    """All tokens of all grammars that ship with the package, sorted: the closed vocabulary of the small text encoder."""
+    """All tokens of the package's grammars, sorted: the closed vocabulary of the small text encoder."""
     return list(_vocabulary())
 
 
@@ -221,10 +221,7 @@ def _parse(raw: Any, path: Path) -> Grammar:
     if not isinstance(raw, dict) or not {"name", "template", "short", "empty", "unknown", "slots"} <= set(raw):
         raise InputError(f"{path}: is not a grammar; it needs name, template, short, empty, unknown and slots")
     try:
-        slots = {
-            name: Slot(**{k: v if isinstance(v, str | dict) else tuple(v) for k, v in slot.items()})
-            for name, slot in raw["slots"].items()
-        }
+        slots = {name: _slot(**slot) for name, slot in raw["slots"].items()}
         grammar = Grammar(**{**raw, "slots": slots, "short": tuple(raw["short"]), "words": tuple(raw.get("words", ()))})
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path}: is not a grammar ({error}); compare it with those of the package") from error
@@ -232,6 +229,15 @@ def _parse(raw: Any, path: Path) -> Grammar:
     if fault:
         raise InputError(f"{path}: {fault}")
     return grammar
+
+
+def _slot(
+    words: Sequence[str] = (),
+    computed: str | None = None,
+    bins: Sequence[float] = (),
+    palette: Mapping[str, tuple[int, int, int]] | None = None,
+) -> Slot:
+    return Slot(tuple(words), computed, tuple(bins), palette or {})
 
 
 def _fault(grammar: Grammar) -> str | None:
