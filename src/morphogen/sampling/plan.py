@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from morphogen.data.mask_transforms import transform_mask
-from morphogen.data.masks import load_mask
+from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.sampling.jobs import Job
@@ -94,7 +94,7 @@ def plan_jobs(
         record, id_ = records[index // per_mask], ids[index]
         job_seed = seed_of(seed, id_)
         mask, params = transform_mask(load_mask(record, masks.mask_values), transform, job_seed)
-        mask = mask if size is None else _resize(mask, size)
+        mask = mask if size is None else resize_labels(mask, (size, size)).astype(np.int64)
         return Job(id_, job_seed, mask, record, prompts[index % len(prompts)], dict(params))
 
     facts = [ids, masks.classes, _content(records), sorted(masks.mask_values.items()), transform, seed, prompts, size]
@@ -102,7 +102,9 @@ def plan_jobs(
 
 
 def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
-    """Plan `per_prompt` pairs for every text, for generators that make their own mask; ids ``text{line:04d}_{copy:02d}``.
+    """Plan `per_prompt` pairs for every text, for generators that make their own mask.
+
+    The ids are ``text{line:04d}_{copy:02d}``, lines counted from 1.
 
     Raises:
         InputError: There is no text, or `per_prompt` is below 1.
@@ -132,12 +134,6 @@ def _check_ids(ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         twice = next(a for a, b in zip(sorted(ids), sorted(ids)[1:], strict=False) if a == b)
         raise InputError(f"{twice}: two pairs have this id; rename one of the records")
-
-
-def _resize(mask: np.ndarray, size: int) -> np.ndarray:
-    """Nearest neighbour at pixel centres: (H, W) -> (size, size)."""
-    rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in mask.shape)
-    return mask[rows[:, None], columns[None, :]]
 
 
 def _content(records: Sequence[Record]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The one sampling runner: ordered ids, any number of workers, and a restart that continues where the last one stopped."""
+"""The one sampling runner: ordered ids, any number of workers, and restarts that go on where the last one stopped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from morphogen.sampling.plan import Plan
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one worker did: `total` pairs are its share, `made` of them in this call; `complete` speaks of the whole run."""
+    """What one worker did: `total` pairs are its share, `made` of them new; `complete` speaks of the whole run."""
 
     out: Path
     total: int
@@ -155,6 +155,6 @@ def _check(job: Job, pair: Pair, classes: int) -> None:
     """A generator that breaks its promise is caught before its work reaches a training set."""
     image, mask = pair.image, pair.mask
     if image.dtype != np.uint8 or image.shape != (*mask.shape, 3):
-        raise WorkError(f"{job.id}: the generator made {image.dtype} {image.shape} for a mask of {mask.shape}; report this")
+        raise WorkError(f"{job.id}: the generator made {image.dtype} {image.shape} for {mask.shape}; report this fault")
     if mask.size and not 0 <= mask.min() <= mask.max() < classes:
-        raise WorkError(f"{job.id}: the generator made label {mask.max()} of {classes} classes; report this")
+        raise WorkError(f"{job.id}: the generator made label {mask.max()} of {classes} classes; report this fault")
