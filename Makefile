@@ -39,7 +39,7 @@ $(VENV)/python:
 $(VENV)/torch-$(TORCH): $(VENV)/python constraints.txt
 	@rm -f $(VENV)/torch-*
 ifeq ($(TORCH),cpu)
-	$(PIP) install --no-deps --retries 0 --timeout 15 --extra-index-url $(TORCH_INDEX) $(TORCH_PIN) \
+	$(PIP) install --no-deps --retries 1 --timeout 15 --extra-index-url $(TORCH_INDEX) $(TORCH_PIN) \
 		|| $(PIP) install --no-deps $(TORCH_PIN)
 else
 	$(PIP) install --no-deps --force-reinstall $(TORCH_PIN)
