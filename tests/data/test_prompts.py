@@ -1,0 +1,236 @@
+"""Prompts: words follow the mask and the pixels, unknown parts are left out, the vocabulary is closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from morphogen.data import prompts
+from morphogen.data.mask_words import Region
+from morphogen.data.phantoms import phantom, phantom_label
+from morphogen.data.prompts import (
+    Grammar,
+    caption,
+    check_length,
+    check_words,
+    grammars,
+    sample_caption,
+    tokens,
+    vocabulary,
+)
+from morphogen.errors import InputError
+
+POLYP, SKIN, GENERIC = (Grammar.load(name) for name in ("polyp", "skin", "generic"))
+
+
+def ellipse(row: float, column: float, a: float, b: float, size: int = 96) -> np.ndarray:
+    rows, columns = np.indices((size, size))
+    return (((rows - row) / a) ** 2 + ((columns - column) / b) ** 2 <= 1).astype(np.int64)
+
+
+def filled(mask: np.ndarray, inside: tuple[int, int, int], outside: tuple[int, int, int]) -> np.ndarray:
+    image = np.empty((*mask.shape, 3), dtype=np.uint8)
+    image[:] = outside
+    image[mask > 0] = inside
+    return image
+
+
+class TestGeometry:
+    @pytest.mark.parametrize(
+        ("radius", "polyp", "skin"),
+        [
+            (5, "diminutive", "small"),
+            (10, "small", "small"),
+            (18, "medium-sized", "medium-sized"),
+            (40, "large", "large"),
+        ],
+    )
+    def test_size_follows_the_area(self, radius: float, polyp: str, skin: str) -> None:
+        mask = ellipse(48, 48, radius, radius)
+        assert POLYP.describe(None, mask)["size"] == polyp
+        assert SKIN.describe(None, mask)["size"] == skin
+
+    @pytest.mark.parametrize(("ratio", "word"), [(1.0, "round"), (0.7, "oval"), (0.35, "elongated")])
+    def test_shape_follows_the_eccentricity(self, ratio: float, word: str) -> None:
+        assert abs(Region(ellipse(48, 48, 30, 30 * ratio), None).properties.eccentricity ** 2 - (1 - ratio**2)) < 0.03
+        assert SKIN.describe(None, ellipse(48, 48, 30, 30 * ratio))["shape"] == word
+
+    def test_a_cross_is_irregular(self) -> None:
+        cross = np.maximum(ellipse(48, 48, 30, 7), ellipse(48, 48, 7, 30))
+        assert SKIN.describe(None, cross)["shape"] == "irregular"
+        assert SKIN.describe(None, cross)["border"] == "irregular"
+        assert POLYP.describe(None, cross)["shape"] == "semi-pedunculated"
+
+    def test_paris_words(self) -> None:
+        assert POLYP.describe(None, ellipse(48, 48, 20, 20))["shape"] == "sessile"
+        assert POLYP.describe(None, ellipse(48, 48, 30, 12))["shape"] == "slightly elevated"
+        mushroom = np.maximum(ellipse(28, 48, 16, 16), ellipse(62, 48, 26, 4))
+        assert POLYP.describe(None, mushroom)["shape"] == "pedunculated"
+        spread = np.maximum.reduce([ellipse(r, c, 14, 24) for r, c in ((25, 30), (45, 62), (68, 30))])
+        assert POLYP.describe(None, spread)["shape"] == "laterally spreading"
+
+    def test_roughness_is_one_for_a_disc_and_known_for_a_square(self) -> None:
+        assert abs(Region(ellipse(48, 48, 30, 30), None).roughness - 1.0) < 0.05
+        square = np.zeros((96, 96), dtype=np.int64)
+        square[20:80, 20:80] = 1
+        assert abs(Region(square, None).roughness - 4 / np.pi) < 0.13
+
+    def test_position_on_the_grid(self) -> None:
+        words = [[SKIN.describe(None, ellipse(r, c, 6, 6))["position"] for c in (16, 48, 80)] for r in (16, 48, 80)]
+        assert words == [
+            ["upper left", "upper center", "upper right"],
+            ["center left", "center", "center right"],
+            ["lower left", "lower center", "lower right"],
+        ]
+
+
+class TestPixels:
+    def test_skin_colours_are_the_nearest_by_share(self) -> None:
+        mask = ellipse(48, 48, 30, 30)
+        for name, colour in SKIN.slots["colors"].palette.items():
+            assert SKIN.describe(filled(mask, tuple(colour), (230, 180, 160)), mask)["colors"] == name
+        image = filled(mask, (36, 28, 28), (230, 180, 160))
+        image[40:] = (106, 110, 124)
+        assert SKIN.describe(image, mask)["colors"] == "blue-gray and black"
+
+    @pytest.mark.parametrize(
+        ("inside", "word"),
+        [
+            ((202, 132, 112), "same as surrounding mucosa"),
+            ((200, 80, 70), "reddish"),
+            ((240, 225, 215), "whitish"),
+            ((230, 165, 140), "pale pink"),
+            ((130, 90, 80), None),
+        ],
+    )
+    def test_polyp_colour_is_told_against_the_mucosa(self, inside: tuple[int, int, int], word: str | None) -> None:
+        mask = ellipse(48, 48, 20, 20)
+        assert POLYP.describe(filled(mask, inside, (200, 130, 110)), mask).get("color") == word
+
+    def test_grey_images_have_colours_too(self) -> None:
+        mask = ellipse(48, 48, 20, 20)
+        assert GENERIC.describe((200 * mask).astype(np.uint8), mask)["colors"] == "light gray"
+
+
+class TestCaption:
+    def test_full_sentence(self) -> None:
+        mask = ellipse(20, 20, 10, 10)
+        image = filled(mask, (98, 62, 46), (230, 180, 160))
+        assert caption(SKIN, image, mask, "melanoma", {"site": "back", "age": "elderly", "sex": "male"}) == (
+            "dermoscopic image of melanoma, small round lesion with regular border, dark brown, "
+            "in the upper left of the image, on the back of an elderly male"
+        )
+
+    def test_says_nothing_that_nobody_knows(self) -> None:
+        mask = ellipse(48, 48, 20, 20)
+        assert caption(POLYP, None, mask) == "endoscopic photo of a medium-sized sessile polyp"
+        assert caption(SKIN, None, mask, extra={"age": "young"}).endswith("in the center of the image")
+        assert caption(POLYP, None, None) == "endoscopic photo of mucosa"
+        assert caption(SKIN, None, None, "atypical_nevus") == "dermoscopic image of atypical nevus"
+        assert caption(POLYP, None, np.zeros((8, 8), dtype=np.int64)) == "endoscopic photo of normal mucosa"
+
+    def test_extra_words_stand_in_their_slots(self) -> None:
+        text = caption(POLYP, None, ellipse(48, 48, 20, 20), extra={"texture": "smooth_surface", "location": "rectum"})
+        assert text == "endoscopic photo of a medium-sized sessile polyp with smooth surface, rectum"
+        with pytest.raises(InputError, match="no slot 'mood'"):
+            caption(POLYP, None, ellipse(48, 48, 20, 20), extra={"mood": "good"})
+
+    def test_article_before_a_vowel(self) -> None:
+        assert GENERIC.compose({"label": "ulcer"}) == "medical image of an ulcer"
+        assert GENERIC.compose({"label": "polyp"}) == "medical image of a polyp"
+
+    def test_of_several_parts_the_largest_decides_the_shape(self) -> None:
+        mask = np.maximum(ellipse(30, 30, 18, 18), 2 * ellipse(80, 80, 10, 3))
+        assert SKIN.describe(None, mask)["shape"] == "round"
+        assert SKIN.describe(None, mask)["position"] == "upper left" or mask.shape == (96, 96)
+
+    def test_sampled_captions_mix_short_and_full_ones(self) -> None:
+        mask, rng = ellipse(48, 48, 20, 20), np.random.default_rng(0)
+        drawn = [sample_caption(SKIN, None, mask, "melanoma", rng=rng) for _ in range(400)]
+        full = caption(SKIN, None, mask, "melanoma")
+        short = [SKIN.label_caption({"label": "melanoma"}, np.random.default_rng(i)) for i in range(20)]
+        assert 0.2 < np.mean([text in short for text in drawn]) < 0.4
+        assert full in drawn
+        assert len(set(drawn)) > 15
+        assert {word for text in drawn for word in tokens(text)} <= set(vocabulary())
+        again = np.random.default_rng(0)
+        assert [sample_caption(SKIN, None, mask, "melanoma", rng=again) for _ in range(400)] == drawn
+        assert sample_caption(POLYP, None, 0 * mask, rng=rng) == POLYP.empty
+        assert sample_caption(POLYP, None, None, rng=rng) == POLYP.unknown
+
+
+class TestVocabulary:
+    @pytest.mark.parametrize(("kind", "name"), [("mucosa", "polyp"), ("skin", "skin"), ("skin", "generic")])
+    def test_covers_captions_of_phantoms_and_they_fit(self, kind: str, name: str) -> None:
+        grammar = Grammar.load(name)
+        for seed in range(15):
+            image, mask = phantom(kind, seed, 48)
+            text = caption(grammar, image, mask, phantom_label(kind, seed))
+            check_words(text, vocabulary())
+            check_length(text, 60)
+
+    def test_covers_every_word_of_the_grammar_files(self) -> None:
+        for name in grammars():
+            raw = (Path(prompts.__file__).parent / "grammars" / f"{name}.yaml").read_text()
+            for slot in yaml.safe_load(raw)["slots"].values():
+                for word in [*slot.get("words", []), *slot.get("palette", {})]:
+                    check_words(word, vocabulary())
+
+    def test_is_sorted_lower_case_and_has_the_common_words(self) -> None:
+        words = vocabulary()
+        assert words == sorted(set(words))
+        assert all(word == word.lower() and tokens(word) == [word] for word in words)
+        assert {"a", "photo", "of", "polyp", "no", "on", "melanoma", "dermoscopic", "-", ",", "7"} <= set(words)
+
+    def test_tokens(self) -> None:
+        assert tokens("Blue-gray, Bowen's 12/x") == ["blue", "-", "gray", ",", "bowen", "'s", "1", "2", "/", "x"]
+
+    def test_unknown_words_are_named_with_near_ones(self) -> None:
+        with pytest.raises(InputError, match="does not know 'polypp'; near words: polyp") as error:
+            check_words("a photo of a polypp", vocabulary())
+        assert "\n" not in str(error.value)
+        with pytest.raises(InputError, match="other words"):
+            check_words("zzqqx", vocabulary())
+
+    def test_too_long(self) -> None:
+        check_length("a b c", 3)
+        with pytest.raises(InputError, match="has 4 tokens, and the text encoder reads 3"):
+            check_length("a b, c", 3)
+
+
+class TestGrammarFiles:
+    GOOD = "name: x\ntemplate: a lesion[, {size}]\nshort: [a lesion]\nempty: nothing\nunknown: image\n"
+
+    def test_own_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.yaml"
+        path.write_text(self.GOOD + "slots: {size: {computed: area, bins: [0.1], words: [tiny, huge]}}\n")
+        assert caption(Grammar.load(path), None, ellipse(48, 48, 5, 5)) == "a lesion, tiny"
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("{", "is not YAML"),
+            ("- a", "is not a grammar"),
+            (GOOD + "slots: {}", "slot 'size'"),
+            (GOOD + "slots: {size: {computed: mood}}", "computed by 'mood'"),
+            (GOOD + "slots: {size: {computed: area, bins: [0.1], words: [tiny]}}", "1 words for 1 bins"),
+            (GOOD + "slots: {size: {words: [a], colour: red}}", "is not a grammar"),
+            (GOOD + "slots: {size: {computed: palette}}", "has no palette"),
+            (GOOD.replace("[, {size}]", " {size}") + "slots: {size: {words: [a]}}", "outside of brackets"),
+            (GOOD.replace("[a lesion]", "['{size}']") + "slots: {size: {words: [a]}}", "no entry of short"),
+        ],
+    )
+    def test_faults_are_one_line(self, tmp_path: Path, text: str, fault: str) -> None:
+        path = tmp_path / "x.yaml"
+        path.write_text(text)
+        with pytest.raises(InputError, match=fault) as error:
+            Grammar.load(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(InputError, match=r"no such grammar; name a YAML file or one of generic, polyp, skin"):
+            Grammar.load("colon")
