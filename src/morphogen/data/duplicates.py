@@ -1,7 +1,7 @@
 """Near-duplicate images, by a perceptual hash that proposes pairs and a thumbnail correlation that confirms them.
 
-The hash is the sign of the low-frequency DCT coefficients (8 x 8 of a 32 x 32 grey thumbnail) against their median, as in
-the well-known pHash; it proposes generously, and the correlation decides.
+The hash is the sign of the low-frequency DCT coefficients (8 x 8 of a 32 x 32 grey thumbnail) against their median, as
+in the well-known pHash; it proposes generously, and the correlation decides.
 """
 
 from __future__ import annotations

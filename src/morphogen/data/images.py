@@ -1,8 +1,8 @@
 """Images from files, which are hostile until proven otherwise.
 
 Only PNG, JPEG, TIFF and BMP are opened (and NIfTI, through nibabel); the size in the header is checked before anything
-is decompressed. EXIF rotation: pixels are taken as stored, unless only the rotated picture fits the mask's size; `check`
-reports every rotated file, because annotation tools differ in what they did with it.
+is decompressed. EXIF rotation: pixels are taken as stored, unless only the rotated picture fits the mask's size;
+`check` reports every rotated file, because annotation tools differ in what they did with it.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def slice_of(path: Path, plane: tuple[int, int]) -> NDArray[Any]:
     """Slice ``plane = (axis, index)`` of a volume, in the order of the file's axes (no transposition)."""
     axis, index = plane
     volume = load_volume(path)
-    return np.take(volume, index, axis=axis)
+    return np.asarray(np.take(volume, index, axis=axis))
 
 
 def image_size(path: Path, plane: tuple[int, int] | None = None) -> tuple[int, int]:

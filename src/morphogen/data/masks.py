@@ -32,7 +32,7 @@ def raw_mask(path: Path, plane: tuple[int, int] | None = None) -> NDArray[np.int
         InputError: Unreadable, or a colour picture, or not whole numbers.
     """
     if plane is not None:
-        return np.take(label_volume(path), plane[1], axis=plane[0])
+        return np.asarray(np.take(label_volume(path), plane[1], axis=plane[0]), dtype=np.int64)
     with open_image(path) as image:
         if image.mode == "P":
             return _palette_values(image)
@@ -50,10 +50,11 @@ def label_volume(path: Path) -> NDArray[np.int64]:
     Raises:
         InputError: Unreadable, or values that are not whole numbers.
     """
-    volume = load_volume(path)
+    volume: NDArray[Any] = load_volume(path)
     if not np.array_equal(volume, np.trunc(volume)):
         raise FaultError(path, "holds values that are not whole numbers", "save labels as integers")
-    return volume.astype(np.int64)
+    labels: NDArray[np.int64] = volume.astype(np.int64)
+    return labels
 
 
 def _palette_values(image: Image.Image) -> NDArray[np.int64]:
@@ -106,7 +107,7 @@ def apply_rule(raw: NDArray[np.int64], mask_values: Mapping[int, int], path: Pat
             rule = "state a label for every value with --mask-values"
             raise FaultError(path, f"holds the value {value}, for which no label was decided", rule)
     labels = np.array([mask_values[int(v)] for v in values], dtype=np.int64)
-    return np.asarray(labels[inverse].reshape(raw.shape))
+    return np.asarray(labels[inverse].reshape(raw.shape), dtype=np.int64)
 
 
 def load_mask(record: Record, mask_values: Mapping[int, int]) -> NDArray[np.int64]:

@@ -8,9 +8,9 @@
 | `prompt-json` | prompt.json, JSON lines with `source` (the mask), `target` (the image), `prompt` |
 
 Beside any of them: records.csv (id, subject, class, caption, split; other columns are ignored), classes.txt (a class
-name a line, background first), manifest.jsonl (provenance of synthetic pairs). Only headers are read here, and the masks'
-values; what is deeper belongs to `check`. NIfTI volumes become one record a slice along the third axis, slices without
-foreground included.
+name a line, background first), manifest.jsonl (provenance of synthetic pairs). Only headers are read here, and the
+masks' values; what is deeper belongs to `check`. NIfTI volumes become one record a slice along the third axis, slices
+without foreground included.
 """
 
 from __future__ import annotations
