@@ -36,7 +36,7 @@ def sides(mask: np.ndarray) -> list[bool]:
     return [bool(edge.any()) for edge in (lesion[0], lesion[-1], lesion[:, 0], lesion[:, -1])]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(mask=label_maps(), name=st.sampled_from(NAMES), seed=st.integers(0, 2**63 - 1))
 def test_no_lesion_is_lost_cut_or_relabelled(mask: np.ndarray, name: str, seed: int) -> None:
     before = mask.copy()

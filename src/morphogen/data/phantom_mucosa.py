@@ -61,8 +61,8 @@ class Style:
         if self.aperture == "full":
             return square - 0.5
         if self.aperture == "circle":
-            return np.hypot(dx, dy) - self.radius
-        octagon = np.maximum(square - self.radius, (dx + dy) / np.sqrt(2.0) - 1.12 * self.radius)
+            return np.maximum(np.hypot(dx, dy) - self.radius, square - 0.5)
+        octagon = np.maximum(square - min(self.radius, 0.5), (dx + dy) / np.sqrt(2.0) - 1.12 * self.radius)
         if self.aperture == "notched":
             octagon = np.maximum(octagon, np.minimum(0.32 - x, y - 0.68))
         return octagon
@@ -96,20 +96,22 @@ def mucosa(style_rng: np.random.Generator, rng: np.random.Generator, size: int) 
     polyps = _place(rng, style)
     levels = [polyp.blob.level(x, y).astype(np.float32) for polyp in polyps]
     wall, lumen = _wall(rng, style, size)
+    cover = 1.0 - smoothstep(0.5, 1.0, np.minimum.reduce(levels))  # a polyp hides folds and lumen behind it
+    wall = wall * (1.0 - 0.7 * cover) + 0.7 * cover * ndimage.gaussian_filter(wall, 0.08 * size)
     height = wall + np.maximum.reduce([_dome(p, f) for p, f in zip(polyps, levels, strict=True)])
     grain = fractal(rng, size, 16, 3, 0.8)
     colour = _tissue(rng, style, size)
     for polyp, level in zip(polyps, levels, strict=True):
-        colour = _paint(colour, polyp, level, grain, size)
+        colour = _paint(colour, style.wall, polyp, level, grain)
         height = height + 0.0025 * polyp.rough * grain * (1.0 - smoothstep(0.8, 1.0, level))
-    image = _light(rng, style, colour, height, lumen, grain)
+    image = _light(rng, style, colour, height, lumen * (1.0 - 0.6 * cover), grain)
     image = _frame(image, style, size) + rng.normal(0.0, 0.008, (size, size, 3)).astype(np.float32)
     mask = (np.minimum.reduce(levels) < 1.0).astype(np.int64)
     return to_uint8(image), mask
 
 
 def _draw_polyp(rng: np.random.Generator) -> Polyp:
-    area = np.exp(rng.uniform(np.log(0.012), np.log(0.18)))
+    area = np.exp(rng.uniform(np.log(0.012), np.log(0.25)))
     aspect = rng.uniform(1.0, 1.7)
     radius = np.sqrt(area / np.pi)
     contrast = rng.uniform(0.3, 1.0)
@@ -196,14 +198,14 @@ def _tissue(rng: np.random.Generator, style: Style, size: int) -> np.ndarray:
     return colour
 
 
-def _paint(colour: np.ndarray, polyp: Polyp, level: Field, grain: Field, size: int) -> np.ndarray:
+def _paint(colour: np.ndarray, wall: np.ndarray, polyp: Polyp, level: Field, grain: Field) -> np.ndarray:
     """Give the polyp its colour, with a soft boundary and a dim rim where it meets the wall."""
     radius = min(polyp.blob.radii)
-    soft = 0.06 + 0.25 * (1.0 - polyp.contrast) + 0.5 / (size * radius)
+    soft = 0.06 + 0.25 * (1.0 - polyp.contrast) + 0.5 / (level.shape[0] * radius)
     inside = 1.0 - smoothstep(1.0 - soft, 1.0 + soft, level)
     shift = 1.0 + (polyp.shift - 1.0) * (0.25 + 0.75 * polyp.contrast)
     texture = 1.0 + 0.05 * polyp.rough * grain[..., None] * np.array([0.5, 1.0, 1.0], dtype=np.float32)
-    own = (0.75 * colour + 0.25 * colour.mean(axis=(0, 1))) * shift * texture
+    own = (0.45 * colour + 0.55 * wall) * shift * texture
     rim = np.exp(-(((level - 1.03) / 0.10) ** 2))
     return mix(colour, own, inside) * (1.0 - 0.16 * polyp.contrast * rim[..., None])
 

@@ -119,7 +119,7 @@ def _draw_lesion(rng: np.random.Generator, name: str) -> Lesion:
 
 def _draw_outline(rng: np.random.Generator, wild: float, ragged: float) -> Blob:
     """An outline whose frayed border stays within `_REACH` of the middle of the image."""
-    radius = np.sqrt(np.exp(rng.uniform(np.log(0.015), np.log(0.22))) / np.pi)
+    radius = np.sqrt(np.exp(rng.uniform(np.log(0.02), np.log(0.32))) / np.pi)
     aspect = np.sqrt(rng.uniform(1.0, 1.6))
     blob = Blob((0.0, 0.0), (radius * aspect, radius / aspect), float(rng.uniform(0, np.pi)), draw_waves(rng, 9, wild))
     extent = float(np.hypot(*blob.outline(360).T).max()) / (1.0 - _RAGGED * ragged) * 1.01
@@ -149,7 +149,7 @@ def _background(rng: np.random.Generator, style: Style, size: int) -> np.ndarray
     tint = np.array([0.018, 0.035, 0.035], dtype=np.float32)
     lines = lattice(rng, (40, 14), size) + lattice(rng, (14, 40), size)
     image = style.tone * (1.0 + mottle[..., None] * tint + 0.010 * lines[..., None])
-    freckles = style.freckles * smoothstep(1.2, 2.2, fractal(rng, size, 20, 2))
+    freckles = style.freckles * smoothstep(1.2, 2.2, fractal(rng, size, 26, 2))
     return mix(image, np.array([0.62, 0.40, 0.28], dtype=np.float32), freckles)
 
 
