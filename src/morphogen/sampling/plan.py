@@ -10,7 +10,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from morphogen.data.mask_transforms import transform_mask
+from morphogen.data.mask_transforms import MASK_TRANSFORMS, transform_mask
+from morphogen.data.mask_transforms import VERSION as MASK_VERSION
 from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
@@ -81,12 +82,14 @@ def plan_jobs(
         size: Side length in pixels; None keeps the native size.
 
     Raises:
-        InputError: Nothing is annotated, or `per_mask` is below 1.
+        InputError: Nothing is annotated, the transform is unknown, or `per_mask` is below 1.
     """
     records = masks.annotated.records
     if not records:
         raise InputError(f"{masks.root}: holds no masks; give a folder with masks to sample for")
-    _check_copies(per_mask, "--per-mask")
+    if transform not in MASK_TRANSFORMS:
+        raise InputError(f"--mask-transform: {transform!r} is none of {', '.join(MASK_TRANSFORMS)}; choose one of them")
+    _check_copies(per_mask)
     ids = [f"{record.id}_{copy:02d}" for record in records for copy in range(per_mask)]
     prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
 
@@ -97,7 +100,17 @@ def plan_jobs(
         mask = mask if size is None else resize_labels(mask, (size, size)).astype(np.int64)
         return Job(id_, job_seed, mask, record, prompts[index % len(prompts)], dict(params))
 
-    facts = [ids, masks.classes, _content(records), sorted(masks.mask_values.items()), transform, seed, prompts, size]
+    facts = [
+        ids,
+        masks.classes,
+        _content(records),
+        sorted(masks.mask_values.items()),
+        transform,
+        MASK_VERSION,
+        seed,
+        prompts,
+        size,
+    ]
     return Plan(ids, make, masks.classes, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
@@ -111,7 +124,7 @@ def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
     """
     if not prompts:
         raise InputError("--prompts: holds no text; write one prompt a line")
-    _check_copies(per_prompt, "--per-mask")
+    _check_copies(per_prompt)
     ids = [f"text{line:04d}_{copy:02d}" for line in range(1, len(prompts) + 1) for copy in range(per_prompt)]
 
     def make(index: int) -> Job:
@@ -121,9 +134,9 @@ def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
     return Plan(ids, make, BINARY, digest)
 
 
-def _check_copies(copies: int, option: str) -> None:
+def _check_copies(copies: int) -> None:
     if copies < 1:
-        raise InputError(f"{option}: is {copies}; give 1 or more")
+        raise InputError(f"--per-mask: is {copies}; give 1 or more")
 
 
 def _check_ids(ids: Sequence[str]) -> None:
@@ -141,7 +154,8 @@ def _content(records: Sequence[Record]) -> list[Any]:
     hashes: dict[Path, str] = {}
     content: list[Any] = []
     for record in records:
-        assert record.mask is not None  # for the type checker: only annotated records come here
+        if record.mask is None:
+            continue
         if record.mask not in hashes:
             hashes[record.mask] = hashlib.sha256(record.mask.read_bytes()).hexdigest()
         content.append([hashes[record.mask], record.plane])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from morphogen.errors import InputError, WorkError
+from morphogen.files import write_text
 from morphogen.progress import track
 from morphogen.sampling import manifest
 from morphogen.sampling.jobs import Job, Pair, Sampler
@@ -81,6 +82,7 @@ class _Worker:
 
     def run(self) -> RunSummary:
         manifest.claim_folder(self.out, self._identity())
+        write_text(self.out / "classes.txt", "\n".join(self.plan.classes) + "\n")
         for folder in ("images", "masks"):
             (self.out / folder).mkdir(exist_ok=True)
         positions = range(self.worker, len(self.plan), self.workers)
@@ -117,7 +119,7 @@ class _Worker:
         manifest.append_rows(self.out / f"manifest-{self.worker}.jsonl", rows)
 
     def _write(self, job: Job, pair: Pair) -> manifest.Row:
-        raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=_mask_type(self.plan.classes))
+        raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=np.uint8)
         pngs = {"image": manifest.encode_png(pair.image), "mask": manifest.encode_png(raw[pair.mask])}
         for part, name in manifest.file_names(job.id).items():
             manifest.write_file(self.out / name, pngs[part])
@@ -145,10 +147,6 @@ class _Worker:
 def _mask_values(classes: Sequence[str]) -> dict[str, int]:
     """Raw value in the PNG (as text, for JSON) -> label id, in the order of the labels."""
     return {"0": 0, "255": 1} if len(classes) == 2 else {str(label): label for label in range(len(classes))}
-
-
-def _mask_type(classes: Sequence[str]) -> type[np.unsignedinteger[Any]]:
-    return np.uint8 if len(classes) <= 256 else np.uint16
 
 
 def _check(job: Job, pair: Pair, classes: int) -> None:

@@ -74,9 +74,7 @@ def paste(background: np.ndarray, source: np.ndarray, region: np.ndarray, core: 
         middle = np.median(step[ring], axis=0)
         step = np.clip(step, middle - STEP_LIMIT, middle + STEP_LIMIT)
     blended = source + harmonic(step, region, known)
-    inwards, outwards = ndimage.distance_transform_edt(region), ndimage.distance_transform_edt(~core)
-    weight = inwards / np.maximum(inwards + outwards, 1) if core.any() else region * 1.0
-    return np.clip(background + weight[..., None] * (blended - background), 0, 255)
+    return np.clip(background + _fade(region, core) * (blended - background), 0, 255)
 
 
 def field_of_view(image: np.ndarray) -> np.ndarray:
@@ -114,15 +112,24 @@ def without_lesion(image: np.ndarray, lesion: np.ndarray, margin: int) -> np.nda
         plate = harmonic(plate, region, field)
         moved, covered = _shifted(image, healthy, region)
         patch = region & covered
+        core = ndimage.binary_erosion(patch, iterations=margin)
+        if not core.any():
+            break  # a sliver would show as a scratch
         detail = moved - _smooth(moved, covered, 2.0 * margin)
-        plate = paste(plate, plate + detail, patch, ndimage.binary_erosion(patch, iterations=margin))
+        plate += _fade(patch, core) * detail
         region &= ~covered
-    return np.rint(plate).astype(np.uint8)
+    return np.rint(plate).clip(0, 255).astype(np.uint8)
 
 
 def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
     """(H, W) bool: all pixels at most `pixels` away from the mask."""
     return ndimage.distance_transform_edt(~mask) <= pixels if mask.any() else mask
+
+
+def _fade(region: np.ndarray, core: np.ndarray) -> np.ndarray:
+    """(H, W, 1) weights: 1 in the core, 0 outside the region, linear between."""
+    inwards, outwards = ndimage.distance_transform_edt(region), ndimage.distance_transform_edt(~core)
+    return (inwards / np.maximum(inwards + outwards, 1))[..., None]
 
 
 def _shifted(image: np.ndarray, healthy: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,125 @@
+"""``morphogen sample``: synthetic pairs from a trained generator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from morphogen.cli.verb import Verb
+from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    from morphogen.data.records import Dataset
+    from morphogen.sampling.jobs import Sampler
+    from morphogen.sampling.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Verb):
+    """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run."""
+
+    run_or_foundation: tyro.conf.Positional[Path]
+    """Run folder of a generator."""
+    out: Path
+    """Folder to write; several workers may share it."""
+    masks: Path | None = None
+    """Masks to paint: a dataset in any layout, or a folder of mask files alone."""
+    images: Path | None = None
+    """Images to paint into, for generators that need them."""
+    prompts: Path | None = None
+    """Text file, one prompt a line; the pairs take them in turn."""
+    per_mask: int = 1
+    """Pairs per mask (per prompt, where the generator makes its own masks)."""
+    mask_transform: str = "identity"
+    """How masks are varied: identity, flip, shift, rotate, scale, elastic or random."""
+    shard: str = "0/1"
+    """I/N: make the share of worker I of N, I from 0 to N-1."""
+    seed: int = 0
+    """Seed of everything random."""
+    batch_size: int = 8
+    """Pairs at a time; equal batches give equal bytes."""
+
+    def run(self) -> dict[str, Any]:
+        """Make the pairs of this worker.
+
+        Raises:
+            InputError: Something that the generator needs is missing, or an option is out of range.
+        """
+        from morphogen.sampling.runner import run_jobs
+
+        shard = _shard(self.shard)
+        sampler = self._sampler()
+        plan = self._plan(sampler)
+        summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
+        print(f"{summary.total} pairs, {summary.made} of them new, in {self.out}")
+        return {
+            "out": str(self.out),
+            "n": len(plan),
+            "share": summary.total,
+            "made": summary.made,
+            "complete": summary.complete,
+        }
+
+    def _sampler(self) -> Sampler:
+        from morphogen.generators import load_sampler
+
+        run = self.run_or_foundation
+        if (run / "model_index.json").is_file() or str(run) == "tiny":
+            raise InputError(f"{run}: is a foundation, which makes no masks; train a generator on it and sample that")
+        import torch
+
+        return load_sampler(run, "cuda" if torch.cuda.is_available() else "cpu")
+
+    def _plan(self, sampler: Sampler) -> Plan:
+        from morphogen.sampling.plan import plan_jobs, plan_prompts
+
+        run = self.run_or_foundation
+        for need in sorted(sampler.needs):
+            if getattr(self, need) is None:
+                raise InputError(f"{run}: this generator needs {need}; give them with --{need}")
+        if self.images is not None and "images" not in sampler.needs:
+            raise InputError("--images: this generator takes no images for sampling; leave the option out")
+        prompts = None if self.prompts is None else _prompts(self.prompts)
+        if self.masks is not None:
+            masks = _masks(self.masks)
+            return plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
+        if prompts is None:
+            raise InputError(f"{run}: nothing says what to sample; give --prompts")
+        return plan_prompts(prompts, self.per_mask, self.seed)
+
+
+def _masks(folder: Path) -> Dataset:
+    """The annotated records of a dataset; in a folder of loose files, each file is a mask."""
+    from morphogen.data.readers import mask_rule, read_dataset, scan
+    from morphogen.data.records import Dataset
+
+    records = scan(folder)
+    if any(record.mask is not None for record in records):
+        return read_dataset(folder, annotated_only=True)
+    loose = tuple(replace(record, mask=record.image) for record in records)
+    rule = mask_rule(folder, loose)
+    return Dataset(folder.resolve().name, folder, loose, rule.classes, rule.values)
+
+
+def _prompts(file: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: does not exist; give a text file with one prompt a line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: is not readable as text; give a text file with one prompt a line") from error
+    prompts = [line for line in lines if line]
+    if not prompts:
+        raise InputError(f"{file}: holds no text; write one prompt a line")
+    return prompts
+
+
+def _shard(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"\d+/\d+", text):
+        raise InputError(f"--shard: {text!r} is not of the form I/N; the first of two workers is 0/2")
+    worker, workers = map(int, text.split("/"))
+    return worker, workers
