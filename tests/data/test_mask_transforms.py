@@ -107,6 +107,19 @@ def test_affine_agrees_with_the_forward_map_of_an_ellipse() -> None:
         assert 2 * (direct & (moved > 0)).sum() / (direct.sum() + moved.sum()) > 0.97
 
 
+def test_draws_reach_their_limits_where_there_is_room() -> None:
+    """Otherwise a check that refuses too much would pass every other test."""
+    rows, columns = np.indices((96, 96))
+    disc = (np.hypot(rows - 47.5, columns - 47.5) < 9).astype(np.int64)
+    params = [transform_mask(disc, "random", seed)[1] for seed in range(80)]
+    scales = np.log([p["scale"] for p in params]) / np.log(1.4)
+    turns, shifts = np.array([p["angle"] for p in params]) / 45, np.array([p["shift"] for p in params]).ravel() / 24
+    for values in (scales, turns, shifts):
+        assert 0.9 < values.max() <= 1 + 1e-9
+        assert -1 - 1e-9 <= values.min() < -0.9
+        assert abs(values.std() - 1 / np.sqrt(3)) < 0.12
+
+
 def test_rotation_turns_the_long_axis() -> None:
     from skimage.measure import regionprops
 
