@@ -1,7 +1,7 @@
 """Feature extractors of FID, KID and the audit; each is a row of a table.
 
-An image is resized and normalised the way the extractor was trained, and nothing else is done to it. A small image is enlarged,
-so that only sets of one resolution compare.
+An image is resized and normalised the way the extractor was trained, and nothing else is done to it. A small image is
+enlarged, so that only sets of one resolution compare.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Kernel distance between two sets of features (KID), in float64.
 
 The unbiased estimate of the squared maximum mean discrepancy under k(x, y) = (x.y / D + 1)^3: Binkowski et al.,
-"Demystifying MMD GANs" (ICLR 2018), with the estimator of Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), Lemma 6.
-It may be negative.
+"Demystifying MMD GANs" (ICLR 2018), with the estimator of Gretton et al., "A Kernel Two-Sample Test" (JMLR 2012), Lemma
+6. It may be negative.
 """
 
 from __future__ import annotations
