@@ -1,0 +1,120 @@
+"""The two halves of a diffusers U-Net, so that its encoder runs once where several decoders need it.
+
+`encode` then `decode` equals the stock ``UNet2DConditionModel.forward`` for text-conditional models with or without
+added text-and-size embeddings (Stable Diffusion 1.x, 2.x, SDXL, and their 9-channel inpainting versions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from morphogen.foundation.conditioning import Conditioning
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the decoder needs from the encoder.
+
+    Attributes:
+        skips: The encoder's outputs, first to last, each (B, C_l, h_l, w_l).
+        mid: (B, C, h, w) output of the middle block.
+        emb: (B, E) time (and added text) embedding.
+    """
+
+    skips: tuple[Tensor, ...]
+    mid: Tensor
+    emb: Tensor
+
+    def rows(self, index: Any) -> Features:
+        """The rows that a slice, a mask or an index tensor selects."""
+        return Features(tuple(skip[index] for skip in self.skips), self.mid[index], self.emb[index])
+
+
+class DecoderHalf(nn.Module):
+    """Up blocks and output convolution of a U-Net: what Siamese-Diffusion trains of it.
+
+    Shares the U-Net's modules (no copy): training one trains the other.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.up_blocks = unet.up_blocks
+        self.conv_norm_out = unet.conv_norm_out
+        self.conv_act = unet.conv_act
+        self.conv_out = unet.conv_out
+
+    def forward(
+        self, features: Features, cond: Conditioning, residuals: tuple[Sequence[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """Decode.
+
+        Args:
+            features: From `encode`.
+            cond: The conditioning that `encode` got.
+            residuals: A ControlNet's (skips, mid), added to the features (ControlNet, section 3.2), or None.
+
+        Returns:
+            (B, C_out, h, w) the model's prediction.
+        """
+        skips, sample = features.skips, features.mid
+        if residuals is not None:
+            skips = tuple(skip + extra for skip, extra in zip(skips, residuals[0], strict=True))
+            sample = sample + residuals[1]
+        for block in self.up_blocks:
+            n = len(block.resnets)
+            skips, taken = skips[:-n], skips[-n:]
+            # A level of odd size cannot be found by doubling: the size of the next skip decides.
+            size = skips[-1].shape[-2:] if skips else None
+            kwargs: dict[str, Any] = {"upsample_size": size}
+            if getattr(block, "has_cross_attention", False):
+                kwargs["encoder_hidden_states"] = cond.states
+            sample = block(hidden_states=sample, temb=features.emb, res_hidden_states_tuple=taken, **kwargs)
+        if self.conv_norm_out is not None:
+            sample = self.conv_act(self.conv_norm_out(sample))
+        return self.conv_out(sample)
+
+
+def encode(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Features:
+    """Time embedding, down blocks and middle block.
+
+    Args:
+        unet: The model.
+        z_t: (B, C_in, h, w) noisy latent, with mask and masked-image latent behind it for a 9-channel model.
+        t: (B,) int64 timesteps.
+        cond: Conditioning of B rows.
+    """
+    emb = unet.time_embedding(unet.time_proj(t).to(z_t.dtype))
+    aug = unet.get_aug_embed(emb=emb, encoder_hidden_states=cond.states, added_cond_kwargs=cond.added or {})
+    emb = emb if aug is None else emb + aug
+    if unet.time_embed_act is not None:
+        emb = unet.time_embed_act(emb)
+    sample = unet.conv_in(z_t)
+    skips: tuple[Tensor, ...] = (sample,)
+    for block in unet.down_blocks:
+        kwargs = {"encoder_hidden_states": cond.states} if getattr(block, "has_cross_attention", False) else {}
+        sample, outputs = block(hidden_states=sample, temb=emb, **kwargs)
+        skips += outputs
+    mid = unet.mid_block(sample, emb, encoder_hidden_states=cond.states)
+    return Features(skips, mid, emb)
+
+
+def predict(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """The whole U-Net: (B, C_out, h, w), in the scheduler's parametrisation (eps or v)."""
+    t = t.expand(z_t.shape[0]) if t.ndim == 0 else t
+    return unet(z_t, t, encoder_hidden_states=cond.states, added_cond_kwargs=cond.added).sample
+
+
+def frozen_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """Detached parameters and buffers of `module`, for `torch.func.functional_call`: gradients pass through, none stay."""
+    return {k: v.detach() for k, v in [*module.named_parameters(), *module.named_buffers()]}
+
+
+def call_frozen(decoder: DecoderHalf, *args: Any) -> Tensor:
+    """``decoder(*args)`` as a fixed function: its inputs get gradients, its weights get none, nothing is copied."""
+    return torch.func.functional_call(decoder, frozen_parameters(decoder), args)

@@ -1,0 +1,290 @@
+"""A foundation: a latent diffusion model in a plain diffusers folder, whatever its size and parametrisation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from morphogen.data.prompts import check_words
+from morphogen.errors import InputError
+from morphogen.foundation.conditioning import Conditioning
+from morphogen.training.rng import normal
+
+TINY = Path(__file__).parent / "tiny"
+CARD = "morphogen.json"
+
+
+@dataclass
+class Foundation:
+    """Autoencoder, denoiser, text encoders and noise schedule of one latent diffusion model.
+
+    Attributes:
+        vae: Autoencoder; images (B, 3, H, W) in [-1, 1] to latents (B, C, H/f, W/f).
+        unet: Denoiser; 4 or 9 input channels, eps- or v-prediction (`scheduler.config.prediction_type` says which).
+        text_encoders: One (SD) or two (SDXL) CLIP text models.
+        tokenizers: Their tokenizers.
+        scheduler: Holds the betas; samplers are made from its config.
+        card: What morphogen.json says: resolution, training ids and hashes, closed vocabulary, licence. Empty for
+            a foreign folder.
+        source: Folder or hub id that it came from.
+    """
+
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    text_encoders: list[nn.Module]
+    tokenizers: list[CLIPTokenizer]
+    scheduler: DDIMScheduler
+    card: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    @classmethod
+    def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
+        """Load ``tiny``, a diffusers folder, or a hub id (``owner/name`` or ``owner/name@revision``); safetensors only.
+
+        Raises:
+            InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
+        """
+        folder = find_folder(name)
+        index = _index(folder)
+        encoders = [(CLIPTextModel, "text_encoder", "tokenizer")]
+        if "text_encoder_2" in index:
+            encoders.append((CLIPTextModelWithProjection, "text_encoder_2", "tokenizer_2"))
+        try:
+            loaded = cls(
+                vae=_model(AutoencoderKL, folder / "vae"),
+                unet=_model(UNet2DConditionModel, folder / "unet"),
+                text_encoders=[_model(kind, folder / part) for kind, part, _ in encoders],
+                tokenizers=[CLIPTokenizer.from_pretrained(folder / part) for _, _, part in encoders],
+                scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
+                card=json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {},
+                source=str(name),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{folder}: is not a whole diffusers folder in safetensors ({reason}); save the pipeline again"
+            ) from error
+        return loaded.to(device)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write a diffusers folder (safetensors) that `load`, and any Stable Diffusion pipeline, can read."""
+        suffixes = ["", "_2"][: len(self.text_encoders)]
+        parts: dict[str, Any] = {"vae": self.vae, "unet": self.unet}
+        parts |= {f"text_encoder{s}": m for s, m in zip(suffixes, self.text_encoders, strict=True)}
+        for name, module in parts.items():
+            kept = module.dtype
+            module.to(dtype).save_pretrained(folder / name)
+            module.to(kept)
+        for suffix, tokenizer in zip(suffixes, self.tokenizers, strict=True):
+            tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
+        self.scheduler.save_pretrained(folder / "scheduler")
+        (folder / "model_index.json").write_text(json.dumps(self._pipeline_index(), indent=1) + "\n")
+        (folder / CARD).write_text(json.dumps(self.card, indent=1) + "\n")
+
+    def _pipeline_index(self) -> dict[str, Any]:
+        xl = len(self.text_encoders) == 2
+        index: dict[str, Any] = {
+            "_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline",
+            "vae": ["diffusers", "AutoencoderKL"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "scheduler": ["diffusers", "DDIMScheduler"],
+        }
+        if xl:
+            index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+            index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"]}
+        else:
+            index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        return index
+
+    def to(self, device: str | torch.device) -> Foundation:
+        """Move every module to `device`; frozen and in evaluation mode, as a method expects them."""
+        for module in self.modules:
+            module.to(device).eval().requires_grad_(False)
+        return self
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.vae, self.unet, *self.text_encoders]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """Pixels per side that the model was trained at."""
+        return int(self.card.get("resolution", self.unet.config.sample_size * self.factor))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) at `resolution`."""
+        side = self.resolution // self.factor
+        return (self.vae.config.latent_channels, side, side)
+
+    # ---- pixels and latents ----
+
+    def encode(self, x: Tensor, seeds: Sequence[int] | Tensor | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] to scaled latents (B, C, H/f, W/f): a posterior sample by `seeds`, else its mean."""
+        posterior = self.vae.encode(x.to(self.vae.dtype)).latent_dist
+        z = posterior.mean
+        if seeds is not None:
+            z = z + posterior.std * normal(seeds, z.shape[1:], "posterior").to(z)
+        return (z - self._shift) * self.vae.config.scaling_factor
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to images (B, 3, H, W) in [-1, 1], clipped."""
+        x = self.vae.decode((z / self.vae.config.scaling_factor + self._shift).to(self.vae.dtype)).sample
+        return x.float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def autoencode(self, x: Tensor) -> Tensor:
+        """``decode(encode(x))``: the floor of any method that works in these latents."""
+        return self.decode(self.encode(x))
+
+    @property
+    def _shift(self) -> float:
+        return float(self.vae.config.get("shift_factor") or 0.0)
+
+    # ---- text ----
+
+    @torch.no_grad()
+    def conditioning(self, prompts: Sequence[str], size: int | None = None) -> Conditioning:
+        """Encode B prompts as the model wants them.
+
+        Args:
+            prompts: B texts; an unknown word of a closed vocabulary is an InputError that lists near words.
+            size: Pixels per side of the images, for models that are told the size; the model's own where None.
+        """
+        self.check_prompts(prompts)
+        if len(self.text_encoders) == 1:
+            return Conditioning(self.text_encoders[0](self.tokens(prompts)[0])[0])
+        outputs = [
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(self.text_encoders, self.tokens(prompts), strict=True)
+        ]
+        # SDXL (Podell et al. 2023, section 2.1): penultimate states of both encoders, pooled text of the second.
+        states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        side = size or self.resolution
+        time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=states.dtype, device=self.device)
+        return Conditioning(states, outputs[1].text_embeds, time_ids.expand(len(prompts), -1))
+
+    def tokens(self, prompts: Sequence[str]) -> list[Tensor]:
+        """(B, L) token ids for each text encoder, padded and cut to its length."""
+        return [
+            tokenizer(
+                list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+                return_tensors="pt",
+            ).input_ids.to(self.device)
+            for tokenizer in self.tokenizers
+        ]  # fmt: skip
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Refuse words outside a closed vocabulary, with near words.
+
+        Raises:
+            InputError: A word is unknown.
+        """
+        if vocabulary := self.card.get("vocabulary"):
+            for prompt in dict.fromkeys(prompts):
+                check_words(prompt, vocabulary)
+
+    # ---- noise schedule ----
+
+    def alphas_cumprod(self, t: Tensor) -> Tensor:
+        """abar_t, shaped (B, 1, 1, 1) for B timesteps."""
+        return self.scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
+
+    def add_noise(self, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps (Ho et al. 2020, Eq. 4)."""
+        abar = self.alphas_cumprod(t)
+        return abar.sqrt() * z0 + (1 - abar).sqrt() * eps
+
+    def target(self, z0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the U-Net is trained to output: eps, or v = sqrt(abar) eps - sqrt(1 - abar) z0 (Salimans & Ho 2022)."""
+        if self.v_prediction:
+            abar = self.alphas_cumprod(t)
+            return abar.sqrt() * eps - (1 - abar).sqrt() * z0
+        return eps
+
+    @property
+    def v_prediction(self) -> bool:
+        return self.scheduler.config.prediction_type == "v_prediction"
+
+    def to_eps(self, output: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that a U-Net output stands for."""
+        if not self.v_prediction:
+            return output
+        abar = self.alphas_cumprod(t)
+        return abar.sqrt() * output + (1 - abar).sqrt() * z_t
+
+    def to_x0(self, output: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The clean latent that a U-Net output stands for."""
+        abar = self.alphas_cumprod(t)
+        if self.v_prediction:
+            return abar.sqrt() * z_t - (1 - abar).sqrt() * output
+        return (z_t - (1 - abar).sqrt() * output) / abar.sqrt()
+
+    def to_v(self, output: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The velocity that a U-Net output stands for."""
+        if self.v_prediction:
+            return output
+        abar = self.alphas_cumprod(t)
+        return abar.sqrt() * output - (1 - abar).sqrt() * self.to_x0(output, z_t, t)
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+def find_folder(name: str | Path) -> Path:
+    """The folder behind ``tiny``, a path, or a hub id (fetched in safetensors only, at its pinned revision).
+
+    Raises:
+        InputError: Nothing is there, or the hub cannot be reached.
+    """
+    if str(name) == "tiny":
+        return TINY
+    if Path(name).is_dir():
+        return Path(name)
+    if not _HUB_ID.fullmatch(str(name)):
+        raise InputError(f"{name}: no such foundation; give 'tiny', a diffusers folder, or a hub id as owner/name@revision")
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = str(name).partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_PATTERNS))
+    except Exception as error:
+        raise InputError(
+            f"{name}: no such folder here, and the hub cannot be reached ({type(error).__name__}); "
+            "download the model where there is a network and give its folder"
+        ) from error
+
+
+_PATTERNS = ["model_index.json", CARD, "*/*.json", "*/*.txt", "*/*model.safetensors"]
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.exists():
+        raise InputError(f"{folder}: holds no model_index.json; give a folder that a diffusers pipeline was saved to")
+    return json.loads(path.read_text())
+
+
+def _model(kind: Any, folder: Path) -> Any:
+    # Half-precision files are trained and run in fp32 unless autocast says otherwise.
+    return kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32)

@@ -1,0 +1,178 @@
+"""Make a foundation from images: first the autoencoder, then the text-conditional denoiser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morphogen.data.duplicates import signatures
+from morphogen.data.pairs import Pairs
+from morphogen.data.prompts import Grammar, vocabulary
+from morphogen.data.readers import read_dataset
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError
+from morphogen.progress import say
+from morphogen.training.checkpoint import write_folder
+from morphogen.training.rng import numpy_rng
+from morphogen.training.task import LoopConfig
+
+LATENTS = "latents.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How to make a foundation."""
+
+    data: tuple[Path, ...]
+    """Folders of images (masks and classes, where there, go into the captions)."""
+    out: Path
+    """The run folder; the foundation is its `final` folder."""
+    grammars: tuple[str, ...] = ("generic",)
+    """Caption grammar of each folder, or one for all: polyp, skin, generic or a YAML file."""
+    ids: Path | None = None
+    """JSON file {"sets": {folder name: {"train": [ids], "held_out": [ids]}}}; without it a tenth is held out."""
+    resolution: int = 64
+    """Pixels per side."""
+    phantoms: int = 0
+    """Procedural images per pass, beside the real ones."""
+    autoencoder_steps: int = 2500
+    """Steps of 16 images."""
+    denoiser_steps: int = 8000
+    """Steps of 32 latents."""
+    autoencoder_lr: float = 1e-3
+    """Peak learning rate of the autoencoder (cosine)."""
+    denoiser_lr: float = 5e-4
+    """Peak learning rate of the denoiser (cosine)."""
+    mixed_precision: str = "no"
+    """no or bf16."""
+    seed: int = 0
+    """Of the weights and of everything drawn."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One set of images with its training and held-out ids."""
+
+    train: Dataset
+    held_out: Dataset
+    grammar: Grammar
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train autoencoder and denoiser; called again, continue. Returns the foundation's folder.
+
+    Raises:
+        InputError: A folder, grammar or id list is wrong; `out` holds another run.
+    """
+    from morphogen.foundation.autoencoder_task import AutoencoderTask, latent_scale, psnr
+    from morphogen.foundation.denoiser_task import DenoiserTask
+    from morphogen.foundation.images import ImagePool
+    from morphogen.foundation.latents import build_bank
+    from morphogen.foundation.model import Foundation
+    from morphogen.foundation.tiny_model import TinyConfig, build_tiny
+    from morphogen.training.loop import fit
+
+    final = config.out / "final"
+    if final.exists():
+        return final
+    sources = read_sources(config)
+    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
+    foundation = build_tiny(TinyConfig(resolution=config.resolution), vocabulary(), config.seed)
+    train = [Pairs(source.train, config.resolution) for source in sources]
+    held_out = np.concatenate([Pairs(source.held_out, config.resolution).images()[:100] for source in sources])
+    pool = ImagePool(train, config.phantoms, config.resolution)
+    loop = LoopConfig(
+        max_train_steps=config.autoencoder_steps, train_batch_size=16, seed=config.seed, ema_decay=0.999,
+        mixed_precision=config.mixed_precision, checkpointing_steps=250, validation_steps=500,
+    )  # fmt: skip
+    task = AutoencoderTask(foundation, pool, held_out, config.autoencoder_lr)
+    folder = fit(task, loop, config.out / "autoencoder", settings, "autoencoder")
+    foundation.vae = type(foundation.vae).from_pretrained(folder, use_safetensors=True)
+    foundation.vae.requires_grad_(False).eval()
+    some = np.concatenate([pairs.images(range(min(len(pairs), 256))) for pairs in train])
+    foundation.vae.register_to_config(scaling_factor=latent_scale(foundation, some))
+    say(f"autoencoder: {psnr(foundation, held_out):.2f} dB on {len(held_out)} held-out images")
+
+    foundation.card |= card(config, sources)
+    items = bank_items(config, sources, train)
+    bank = build_bank(foundation, items, config.out / LATENTS)
+    prompts = list(dict.fromkeys(source.grammar.label_caption(source.grammar.describe(None, None)) for source in sources))
+    loop = LoopConfig(
+        max_train_steps=config.denoiser_steps, train_batch_size=32, seed=config.seed, ema_decay=0.999,
+        mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
+    )  # fmt: skip
+    folder = fit(DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=prompts), loop, config.out / "denoiser",
+                 settings, "denoiser")  # fmt: skip
+    trained = Foundation.load(folder)
+    write_folder(final, trained.save)
+    return final
+
+
+def read_sources(config: PretrainConfig) -> list[Source]:
+    """The images to train on and those held out, set by set."""
+    names = config.grammars if len(config.grammars) > 1 else config.grammars * len(config.data)
+    if len(names) != len(config.data):
+        raise InputError(f"--grammars: {len(names)} names for {len(config.data)} folders; give one, or one for each")
+    frozen: dict[str, Any] = {}
+    if config.ids is not None:
+        if not config.ids.is_file():
+            raise InputError(f"{config.ids}: no such file; give the JSON of frozen ids or leave --ids out")
+        frozen = json.loads(config.ids.read_text())["sets"]
+    sources = []
+    for path, name in zip(config.data, names, strict=True):
+        dataset = read_dataset(path)
+        if frozen and dataset.name not in frozen:
+            raise InputError(f"{config.ids}: names no set {dataset.name!r}; add it, or leave {path} out")
+        parts = frozen.get(dataset.name) or _hold_out(dataset, config.seed)
+        sources.append(
+            Source(dataset.select(parts["train"]), dataset.select(parts["held_out"]), Grammar.load(name))
+        )
+    return sources
+
+
+def _hold_out(dataset: Dataset, seed: int) -> dict[str, Sequence[str]]:
+    order = numpy_rng(seed, "held-out", dataset.name).permutation(len(dataset))
+    n = max(1, len(dataset) // 10)
+    held = {dataset[int(i)].id for i in order[:n]}
+    return {"train": [i for i in dataset.ids if i not in held], "held_out": [i for i in dataset.ids if i in held]}
+
+
+def bank_items(config: PretrainConfig, sources: Sequence[Source], train: Sequence[Pairs]) -> list[Any]:
+    """Every real image in four symmetries, and as many passes of phantoms."""
+    from morphogen.foundation.latents import Item, phantom_item, symmetries
+
+    items: list[Item] = []
+    for source, pairs in zip(sources, train, strict=True):
+        for index, record in enumerate(source.train):
+            mask = pairs.mask(index) if record.mask is not None else None
+            label = record.label.replace("_", " ") if record.label else None
+            item = Item(pairs.image(index), mask, source.grammar, label, record.caption)
+            items += symmetries(item, (0, 2, 4, 6))
+    grammars = {name: Grammar.load(name) for name in ("polyp", "skin")}
+    items += [phantom_item(seed, config.resolution, grammars) for seed in range(4 * config.phantoms)]
+    return items
+
+
+def card(config: PretrainConfig, sources: Sequence[Source]) -> dict[str, Any]:
+    """What the model was trained on: ids, perceptual hashes, settings."""
+    sets = {
+        source.train.name: {"training_ids": list(source.train.ids), "phashes": phashes(source.train)}
+        for source in sources
+    }
+    return {
+        "sets": sets,
+        "phantoms": config.phantoms,
+        "steps": {"autoencoder": config.autoencoder_steps, "denoiser": config.denoiser_steps},
+        "seed": config.seed,
+    }
+
+
+def phashes(dataset: Dataset) -> list[str]:
+    """64-bit perceptual hash of every image, as 16 hexadecimal digits."""
+    bits = np.packbits(signatures(dataset).bits.astype(np.uint8), axis=1)
+    return [row.tobytes().hex() for row in bits]
