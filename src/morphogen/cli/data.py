@@ -110,8 +110,9 @@ def _rule(text: str | None) -> dict[int, int] | None:
 
 def _print(report: CheckReport) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from morphogen.progress import say
 
     console = Console()
     facts = Table(title=f"{report.n} images", show_header=False)
@@ -122,15 +123,10 @@ def _print(report: CheckReport) -> None:
     for name, row in _rows(report):
         facts.add_row(name, row)
     console.print(facts)
-    if not report.faults:
-        console.print("no faults")
-        return
+    for fault in report.faults:  # as lines, which can be searched and copied whole
+        say(str(fault) if fault.fatal else f"note: {fault}")
     n = len(report.fatal)
-    faults = Table("file", "fault", "remedy", title=f"{n} faults, {len(report.faults) - n} notes")
-    for fault in report.faults:
-        text = fault.fault if fault.fatal else f"note: {fault.fault}"
-        faults.add_row(escape(str(fault.file)), escape(text), escape(fault.remedy))
-    console.print(faults)
+    say(f"{n} faults that stop a study, {len(report.faults) - n} notes")
 
 
 def _rows(report: CheckReport) -> Iterator[tuple[str, str]]:

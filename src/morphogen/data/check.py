@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morphogen.data.duplicates import THUMBNAIL, grey_thumbnail, near_duplicate_pairs, signatures_of
+from morphogen.data.duplicates import near_duplicate_pairs, signatures_of, thumbnail
 from morphogen.data.faults import Fault, FaultError
 from morphogen.data.fingerprint import Fingerprint
-from morphogen.data.images import exif_orientation, load_image, to_rgb_uint8
+from morphogen.data.images import exif_orientation, load_image
 from morphogen.data.mask_values import MaskRule, check_rule, default_classes, rule_from_counts
 from morphogen.data.masks import load_mask, value_counts
 from morphogen.data.nnunet import declared_classes
@@ -140,7 +140,7 @@ def _check_image(record: Record, figures: Fingerprint, faults: list[Fault]) -> N
         fault = f"carries the EXIF orientation {exif_orientation(record.image)}"
         remedy = "save it upright, as its mask is, without the tag"
         faults.append(Fault(record.image, fault, remedy, fatal=False))
-    return grey_thumbnail(to_rgb_uint8(image))
+    return thumbnail(record)
 
 
 def _check_mask(record: Record, rule: MaskRule, figures: Fingerprint, faults: list[Fault]) -> None:
@@ -154,8 +154,7 @@ def _duplicates(root: Path, records: Sequence[Record], thumbnails: list[NDArray[
     """A note for every near-duplicate pair that parts in a stated split, and one for all the others."""
     if not records:
         return []
-    stacked = np.stack(thumbnails).reshape(-1, THUMBNAIL, THUMBNAIL)
-    pairs = [(records[i], records[j]) for i, j in near_duplicate_pairs(signatures_of(stacked))]
+    pairs = [(records[i], records[j]) for i, j in near_duplicate_pairs(signatures_of(np.stack(thumbnails)))]
     pairs = [(a, b) for a, b in pairs if a.plane is None or a.image != b.image]
     faults = [
         Fault(a.image, f"({a.split}) is a near-duplicate of {b.id} ({b.split})", "put both into one split", fatal=False)

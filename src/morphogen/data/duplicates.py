@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from morphogen.data.images import load_image, open_image, to_rgb_uint8
+from morphogen.data.images import load_rgb, open_image
 from morphogen.data.records import Dataset, Record
 
 if TYPE_CHECKING:
@@ -61,15 +61,20 @@ def signatures(dataset: Dataset) -> Signatures:
     Raises:
         InputError: An image cannot be read.
     """
-    return signatures_of(np.stack([_thumbnail(record) for record in dataset]))
+    return signatures_of(np.stack([thumbnail(record) for record in dataset]))
 
 
-def _thumbnail(record: Record) -> NDArray[np.float32]:
+def thumbnail(record: Record) -> NDArray[np.float32]:
+    """(32, 32) float32 luminance of a record's image.
+
+    Raises:
+        InputError: It cannot be read.
+    """
     if record.plane is None and record.image.suffix.lower() in (".jpg", ".jpeg"):
         with open_image(record.image) as image:
             image.draft("L", (4 * THUMBNAIL, 4 * THUMBNAIL))  # decodes at a half, quarter or eighth of the size
             return np.asarray(image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), dtype=np.float32)
-    return grey_thumbnail(to_rgb_uint8(load_image(record)))
+    return grey_thumbnail(load_rgb(record))
 
 
 def near_duplicate_pairs(signs: Signatures) -> list[tuple[int, int]]:

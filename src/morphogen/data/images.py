@@ -214,8 +214,30 @@ def to_rgb_uint8(array: NDArray[Any], window: tuple[float, float] | None = None)
     """
     if array.dtype != np.uint8:
         values = array.astype(np.float64)
-        finite = values[np.isfinite(values)]
-        low, high = window or (np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0))
+        low, high = window or _window(values)
         values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         array = np.round((values - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
     return np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)
+
+
+def load_rgb(record: Record) -> NDArray[np.uint8]:
+    """A record's image as 8-bit RGB. All slices of a volume share one window, its 0.5th to 99.5th percentile.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: The image cannot be read.
+    """
+    return to_rgb_uint8(load_image(record), None if record.plane is None else _volume_window(record.image))
+
+
+@lru_cache(maxsize=64)
+def _volume_window(path: Path) -> tuple[float, float]:
+    return _window(load_volume(path))
+
+
+def _window(values: NDArray[Any]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)][:: 1 + values.size // 1_000_000]
+    low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)
+    return float(low), float(high)

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image
 
 from morphogen.data.faults import FaultError
-from morphogen.data.images import load_volume, open_image
+from morphogen.data.images import load_volume, open_image, slice_of
 from morphogen.data.records import Record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_CLASSES = 256
+_LOWEST, _HIGHEST = -(2**15), 2**16 - 1
 
 
 def raw_mask(path: Path, plane: tuple[int, int] | None = None) -> NDArray[np.int64]:
@@ -32,7 +33,7 @@ def raw_mask(path: Path, plane: tuple[int, int] | None = None) -> NDArray[np.int
         InputError: Unreadable, or a colour picture, or not whole numbers.
     """
     if plane is not None:
-        return np.asarray(np.take(label_volume(path), plane[1], axis=plane[0]), dtype=np.int64)
+        return _whole(slice_of(path, plane), path)
     with open_image(path) as image:
         if image.mode == "P":
             return _palette_values(image)
@@ -50,10 +51,13 @@ def label_volume(path: Path) -> NDArray[np.int64]:
     Raises:
         InputError: Unreadable, or values that are not whole numbers.
     """
-    volume: NDArray[Any] = load_volume(path)
-    if not np.array_equal(volume, np.trunc(volume)):
+    return _whole(load_volume(path), path)
+
+
+def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if not np.array_equal(values, np.trunc(values)):
         raise FaultError(path, "holds values that are not whole numbers", "save labels as integers")
-    labels: NDArray[np.int64] = volume.astype(np.int64)
+    labels: NDArray[np.int64] = values.astype(np.int64)
     return labels
 
 
@@ -92,7 +96,7 @@ def apply_rule(raw: NDArray[np.int64], mask_values: Mapping[int, int], path: Pat
 
     Args:
         raw: (H, W) int64.
-        mask_values: Raw value -> label id.
+        mask_values: Raw value -> label id; values of 16-bit files, signed or not.
         path: Named in the error.
 
     Returns:
@@ -101,13 +105,15 @@ def apply_rule(raw: NDArray[np.int64], mask_values: Mapping[int, int], path: Pat
     Raises:
         InputError: A value has no rule.
     """
-    values, inverse = np.unique(raw, return_inverse=True)
-    for value in values:
-        if int(value) not in mask_values:
-            rule = "state a label for every value with --mask-values"
-            raise FaultError(path, f"holds the value {value}, for which no label was decided", rule)
-    labels = np.array([mask_values[int(v)] for v in values], dtype=np.int64)
-    return np.asarray(labels[inverse].reshape(raw.shape), dtype=np.int64)
+    table = np.full(_HIGHEST - _LOWEST + 3, -1, dtype=np.int64)  # one cell more on each side for what lies beyond
+    for value, label in mask_values.items():
+        if _LOWEST <= value <= _HIGHEST:
+            table[value - _LOWEST + 1] = label
+    labels = table[raw.clip(_LOWEST - 1, _HIGHEST + 1) - _LOWEST + 1]
+    if labels.size and labels.min() < 0:
+        rule = "state a label for every value with --mask-values"
+        raise FaultError(path, f"holds the value {raw[labels < 0][0]}, for which no label was decided", rule)
+    return labels
 
 
 def load_mask(record: Record, mask_values: Mapping[int, int]) -> NDArray[np.int64]:

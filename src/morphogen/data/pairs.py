@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from morphogen.data.images import load_image, to_rgb_uint8
+from morphogen.data.images import load_rgb
 from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
 
@@ -58,7 +58,7 @@ class Pairs:
     def image(self, index: int) -> NDArray[np.uint8]:
         """(3, R, R) uint8; works for unannotated records too."""
         if index not in self._images:
-            made = resize_image(to_rgb_uint8(load_image(self.dataset[index])), self.resolution).transpose(2, 0, 1)
+            made = resize_image(load_rgb(self.dataset[index]), self.resolution).transpose(2, 0, 1)
             made = np.ascontiguousarray(made)
             if not self.cache:
                 return made
