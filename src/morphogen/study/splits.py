@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from morphogen.data.records import Dataset
-from morphogen.data.split import Fold, draw_annotated, fingerprint, groups, make_splits, take_validation
+from morphogen.data.split import Fold, draw_annotated, groups, ids_hash, make_splits, take_validation
 from morphogen.errors import InputError
 from morphogen.study.recipe import StudyConfig
 
@@ -42,6 +42,12 @@ class Repetition:
     pool: tuple[str, ...]
     test: tuple[str, ...]
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Repetition:
+        """From the JSON values that `asdict` gives."""
+        known: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**known)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -73,11 +79,10 @@ class Splits:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Splits:
         """From the JSON values that `asdict` gives."""
-        held = dict(values)
-        repetitions = [
-            {k: tuple(v) if isinstance(v, list) else v for k, v in r.items()} for r in held.pop("repetitions")
-        ]
-        return cls(notes=tuple(held.pop("notes")), repetitions=tuple(Repetition(**r) for r in repetitions), **held)
+        known: dict[str, Any] = dict(values)
+        known["notes"] = tuple(values["notes"])
+        known["repetitions"] = tuple(Repetition.of(row) for row in values["repetitions"])
+        return cls(**known)
 
 
 def frozen_splits(config: StudyConfig, dataset: Dataset) -> Splits:
@@ -93,7 +98,7 @@ def frozen_splits(config: StudyConfig, dataset: Dataset) -> Splits:
         splits = Splits.of(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read; name another --out") from error
-    if splits.fingerprint != fingerprint(dataset.ids):
+    if splits.fingerprint != ids_hash(dataset.ids):
         raise InputError(f"{path}: was made from other images than {config.data} holds now; name another --out")
     return splits
 
@@ -139,12 +144,13 @@ def _repetition(
         part = dataset.select(fold.train_ids + fold.val_ids)
         annotated = part.ids if config.annotated is None else draw_annotated(part, config.annotated, seed)
         train, validation = take_validation(dataset, annotated, seed=seed)
-    rest = [i for i in fold.train_ids + fold.val_ids if i not in {*train, *validation}]
-    held = {group_of[i] for i in validation}
+    used, held = {*train, *validation}, {group_of[i] for i in validation}
+    rest = [i for i in fold.train_ids + fold.val_ids if i not in used]
     free = dataset.select(i for i in rest if group_of[i] not in held)
     wanted = min(config.per_mask * len(train), len(free))
     extra = draw_annotated(free, wanted, seed) if wanted else ()
-    pool = tuple(i for i in rest if i not in set(extra))
+    taken = frozenset(extra)
+    pool = tuple(i for i in rest if i not in taken)
     return Repetition(*run, train, validation, extra, pool, fold.test_ids)
 
 

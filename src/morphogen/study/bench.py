@@ -1,0 +1,56 @@
+"""What every part of a running study works with: its recipe, its data and its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphogen.data.records import Dataset
+from morphogen.study.recipe import OWN_TEST, StudyConfig, config_hash
+from morphogen.study.splits import Repetition, Splits
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A study in work.
+
+    Attributes:
+        config: The recipe; its `arms` are resolved.
+        dataset: The annotated images of the study's folder.
+        splits: Which of them is used for what.
+        tests: The further test sets by name.
+    """
+
+    config: StudyConfig
+    dataset: Dataset
+    splits: Splits
+    tests: Mapping[str, Dataset]
+
+    @property
+    def out(self) -> Path:
+        return self.config.out
+
+    @property
+    def hash(self) -> str:
+        """Goes into every cell: cells of another recipe or other splits are not compared with it."""
+        return config_hash(self.config, self.splits.hash)
+
+    def test_part(self, name: str, repetition: Repetition) -> Dataset:
+        """The records of a test set; only `morphogen.study.cells.score` opens them."""
+        return self.dataset.select(repetition.test) if name == OWN_TEST else self.tests[name]
+
+    def cell_path(self, name: str) -> Path:
+        return self.out / "cells" / f"{name}.json"
+
+    def count_read(self, reader: str, test_set: str, n: int) -> None:
+        """Note that a test part is about to be read for scoring: one line in ``test_reads.jsonl``."""
+        line = json.dumps({"reader": reader, "test_set": test_set, "n_images": n})
+        with (self.out / "test_reads.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def reads(self) -> int:
+        """How often a test part has been read for scoring so far."""
+        path = self.out / "test_reads.jsonl"
+        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0

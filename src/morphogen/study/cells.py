@@ -1,0 +1,176 @@
+"""One cell of a study: train a judge in one arm, score it on the test parts, write one JSON file each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from morphogen.data.images import load_image, to_rgb_uint8
+from morphogen.data.pairs import Pairs, native_mask
+from morphogen.files import write_json
+from morphogen.metrics.masks import score_masks
+from morphogen.study.arms import ARMS
+from morphogen.study.bench import Bench
+from morphogen.study.locks import lock
+from morphogen.study.plan import Training
+from morphogen.study.recipe import OWN_TEST
+from morphogen.study.synthesis import autoencoded_pairs, synthetic_pairs
+
+if TYPE_CHECKING:
+    from morphogen.segmenters.task import PairSource
+
+Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+"""Images (H, W, 3) uint8 -> label maps (H, W) at their native size."""
+AT_ONCE = 32
+"""Test images in memory together."""
+
+
+@dataclass(frozen=True)
+class JudgeRun:
+    """One segmenter to train.
+
+    Attributes:
+        judge: Name of the segmenter.
+        train: Sources of training pairs, joined end to end.
+        validation: Pairs that choose the checkpoint.
+        augmentation: ``none`` or ``geometric``.
+        steps: Optimiser steps.
+        batch: Rows of one step.
+        seed: Seed of everything random.
+        out: Run folder.
+    """
+
+    judge: str
+    train: list[PairSource]
+    validation: PairSource
+    augmentation: str
+    steps: int
+    batch: int
+    seed: int
+    out: Path
+
+
+@dataclass(frozen=True)
+class Tools:
+    """How a judge is trained and how it is loaded; tests put quick ones in their place."""
+
+    train: Callable[[JudgeRun], Path]
+    load: Callable[[Path, str], Predict]
+
+
+def default_tools() -> Tools:
+    """The segmenters of this package."""
+    return Tools(_train, _load)
+
+
+def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
+    """Make the cells of one training that do not exist yet.
+
+    Returns:
+        False where another process is at work on them.
+
+    Raises:
+        MorphogenError: Data, generator or training failed; nothing half-done is left in ``cells/``.
+    """
+    with lock(bench.out / "locks" / f"{training.name}.lock", wait=False) as held:
+        missing = {t: name for t, name in training.cells.items() if not bench.cell_path(name).exists()}
+        if not held or not missing:
+            return held
+        job, n_synthetic = _job(bench, training)
+        began = time.monotonic()
+        predict = tools.load(tools.train(job), bench.config.device)
+        trained = time.monotonic() - began
+        for test_set, name in missing.items():
+            began = time.monotonic()
+            scores = score(bench, training, test_set, predict)
+            cell = _cell(bench, training, test_set, n_synthetic, scores)
+            write_json(bench.cell_path(name), {**cell, "wall_s": round(trained + time.monotonic() - began, 1)})
+        return True
+
+
+def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
+    """What to train, its synthetic pairs made, and how many these are."""
+    config, repetition, arm = bench.config, training.repetition, ARMS[training.arm]
+    parts = {part: _source(bench, training, part) for part in dict.fromkeys(arm.parts)}
+    job = JudgeRun(
+        judge=training.judge,
+        train=[parts[part] for part in arm.parts],
+        validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
+        augmentation=arm.augmentation,
+        steps=config.steps,
+        batch=config.train_batch_size,
+        seed=repetition.seed,
+        out=bench.out / "runs" / training.name,
+    )
+    return job, len(parts["synthetic"]) if "synthetic" in parts else 0
+
+
+def _source(bench: Bench, training: Training, part: str) -> PairSource:
+    """The training pairs of one part of an arm, at working resolution."""
+    repetition, resolution = training.repetition, bench.config.resolution
+    if part == "synthetic":
+        return Pairs(synthetic_pairs(bench, repetition), resolution)
+    if part == "autoencoded":
+        return autoencoded_pairs(bench, repetition)
+    ids = {"real": repetition.train, "extra": repetition.extra}[part]
+    return Pairs(bench.dataset.select(ids), resolution)
+
+
+def score(bench: Bench, training: Training, test_set: str, predict: Predict) -> dict[str, dict[str, Any]]:
+    """Scores of a judge on one test set. Nothing else in a study reads test images or masks, and every call is counted.
+
+    Returns:
+        Image id -> ``subject``, ``dice`` and ``iou`` in [0, 1], ``hd95`` in px; at the size of the mask file, means
+        over foreground classes.
+    """
+    dataset = bench.test_part(test_set, training.repetition)
+    subjects = bench.splits.subjects if test_set == OWN_TEST else {r.id: r.subject or r.id for r in dataset}
+    bench.count_read(training.name, test_set, len(dataset))
+    scores: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(dataset), AT_ONCE):
+        part = dataset.records[start : start + AT_ONCE]
+        labels = predict([to_rgb_uint8(load_image(record)) for record in part])
+        for record, label in zip(part, labels, strict=True):
+            found = score_masks(label, native_mask(record, dataset), len(dataset.classes)).image
+            scores[record.id] = {"subject": subjects[record.id], **{m: found[m] for m in ("dice", "iou", "hd95")}}
+    return scores
+
+
+def _cell(
+    bench: Bench, training: Training, test_set: str, n_synthetic: int, scores: Mapping[str, Any]
+) -> dict[str, Any]:
+    repetition = training.repetition
+    return {
+        "arm": training.arm,
+        "judge": training.judge,
+        "fold": repetition.fold,
+        "seed": repetition.seed,
+        "n_annotated": len(repetition.train) + len(repetition.validation),
+        "n_synthetic": n_synthetic,
+        "test_set": test_set,
+        "config_hash": bench.hash,
+        "scores": scores,
+    }
+
+
+def _train(job: JudgeRun) -> Path:
+    from morphogen.segmenters.task import SegmenterConfig, train_segmenter
+
+    config = SegmenterConfig(
+        augmentation="geometric" if job.augmentation == "geometric" else "none",
+        max_train_steps=job.steps,
+        train_batch_size=job.batch,
+        seed=job.seed,
+    )
+    return train_segmenter(job.judge, job.train, job.validation, config, job.out)
+
+
+def _load(run: Path, device: str) -> Predict:
+    from morphogen.segmenters.predictor import load_segmenter
+
+    return load_segmenter(run, device)

@@ -1,0 +1,166 @@
+"""A whole study: prepare, print the plan, make every cell that is missing, measure the images, write the report."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from morphogen.data.readers import read_dataset
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError, WorkError
+from morphogen.files import write_json
+from morphogen.progress import clock, say, track
+from morphogen.study.arms import ARMS, DEFAULT_ARMS
+from morphogen.study.bench import Bench
+from morphogen.study.cells import Tools, default_tools, run_training
+from morphogen.study.estimate import Estimate, estimate
+from morphogen.study.plan import Training, test_sets, trainings
+from morphogen.study.quality import measure_images
+from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
+from morphogen.study.splits import Splits, frozen_splits, has_extra
+
+
+def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
+    """Run a study, or continue it; finished cells are kept.
+
+    Args:
+        config: What to do; `StudyConfig(data=Path("data"), out=Path("study"))` is a whole study.
+        tools: How judges are trained and loaded; those of the package by default.
+
+    Returns:
+        The content of results.json, or of the plan with ``dry_run``.
+
+    Raises:
+        InputError: The recipe or the data is wrong; nothing was written.
+        WorkError: The work failed on the way (a full disk, a diverged loss); the same command continues.
+    """
+    bench = prepare(config)
+    arms, judges, sets = bench.config.arms, bench.config.judges, test_sets(config)
+    plan = trainings(bench.splits, arms, judges, sets, config.cells)
+    todo = [t for t in plan if any(not bench.cell_path(name).exists() for name in t.cells.values())]
+    cost = estimate(bench, todo)
+    for line in plan_lines(bench, plan, todo, cost):
+        say(line)
+    if config.dry_run:
+        return _plan_result(bench, plan, todo, cost)
+    try:
+        return _work(bench, plan, todo, tools or default_tools())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WorkError(f"{config.out}: the disk is full; free some space and run the same command again") from error
+
+
+def prepare(config: StudyConfig) -> Bench:
+    """Read the data, divide it, and refuse whatever is wrong; writes nothing.
+
+    Raises:
+        InputError: Something is.
+    """
+    config.check()
+    dataset = read_dataset(config.data).annotated
+    if not len(dataset):
+        raise InputError(f"{config.data}: holds no masks; a study needs annotated images")
+    tests = {name: _further(name, folder, dataset) for name, folder in config.tests.items()}
+    splits = frozen_splits(config, dataset)
+    config = replace(config, arms=_resolved_arms(config, splits))
+    refuse_other_study(config)
+    return Bench(config, dataset, splits, tests)
+
+
+def _further(name: str, folder: Path, dataset: Dataset) -> Dataset:
+    further = read_dataset(folder).annotated
+    if not len(further):
+        raise InputError(f"{folder}: holds no masks; the test set {name!r} needs them")
+    if len(further.classes) != len(dataset.classes):
+        says = f"has {len(further.classes)} classes, {dataset.root} has {len(dataset.classes)}"
+        raise InputError(f"{folder}: {says}; give a test set with the same classes")
+    return further
+
+
+def _resolved_arms(config: StudyConfig, splits: Splits) -> tuple[str, ...]:
+    extra = has_extra(splits, config.per_mask)
+    if "more-real" in config.arms and not extra:
+        raise InputError(
+            f"{config.data}: too few annotated images for the arm more-real beside --annotated "
+            f"{config.annotated or 'all'}; lower --annotated or leave the arm out"
+        )
+    return config.arms or (*DEFAULT_ARMS, *(["more-real"] if extra else []))
+
+
+def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tools: Tools) -> dict[str, Any]:
+    from morphogen.study.report import build
+
+    freeze(bench)
+    busy = [t.name for t in track(todo, "study") if not run_training(bench, t, tools)]
+    synthetic = {t.repetition.label: t.repetition for t in plan if "synthetic" in ARMS[t.arm].parts}
+    for repetition in track(list(synthetic.values()), "measuring images"):
+        measure_images(bench, repetition, tools)
+    if busy:
+        say(f"left to another process that is at work on them: {', '.join(busy)}")
+    write_json(bench.out / "protocol.json", _protocol(bench))
+    return build(bench.out)
+
+
+def freeze(bench: Bench) -> None:
+    """Write splits.json and study.yaml, before anything trains; what is there stays."""
+    bench.out.mkdir(parents=True, exist_ok=True)
+    (bench.out / "cells").mkdir(exist_ok=True)
+    if not (bench.out / "splits.json").exists():
+        write_json(bench.out / "splits.json", asdict(bench.splits))
+    if not (bench.out / "study.yaml").exists():
+        save_study(bench.config)
+
+
+def _protocol(bench: Bench) -> dict[str, Any]:
+    """What only the run knows; the report adds it to the recipe and the splits."""
+    return {
+        "test_reads": bench.reads(),
+        "exploratory": len(bench.splits.repetitions) == 1,
+        "judges": {judge: _architecture(bench, judge) for judge in bench.config.judges},
+    }
+
+
+def _architecture(bench: Bench, judge: str) -> dict[str, Any]:
+    """What an ``auto`` became on this machine, from any finished run of the judge."""
+    import json
+
+    for path in sorted((bench.out / "runs").glob(f"*.{judge}.*/final/config.json")):
+        return dict(json.loads(path.read_text(encoding="utf-8"))["architecture"])
+    return {}
+
+
+def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> list[str]:
+    """The plan as a person reads it."""
+    config, splits = bench.config, bench.splits
+    first = splits.repetitions[0]
+    cells, left = (sum(len(t.test_sets) for t in some) for some in (plan, todo))
+    return [
+        f"study of {bench.dataset.name}: {len(bench.dataset)} annotated images, "
+        f"{len(set(splits.subjects.values()))} groups (by {splits.grouped_by})",
+        f"  repetitions  {len(splits.repetitions)} ({splits.kind}); the first trains on {len(first.train)} pairs, "
+        f"validates on {len(first.validation)}, tests on {len(first.test)} images",
+        f"  arms         {', '.join(config.arms)}",
+        f"  generator    {config.generator}, {config.per_mask} synthetic pair(s) per real one",
+        f"  judges       {', '.join(config.judges)}: {config.steps} steps of {config.train_batch_size} at "
+        f"{config.resolution} px in every arm",
+        f"  cells        {cells}, of which {left} are still to be made",
+        f"  cost         about {clock(cost.seconds)} on 2 idle cores, {cost.disk_mb / 1000:.1f} GB of disk, "
+        f"{cost.memory_mb / 1000:.1f} GB of memory",
+        *(f"  note         {note}" for note in splits.notes),
+    ]
+
+
+def _plan_result(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> dict[str, Any]:
+    return {
+        "arms": list(bench.config.arms),
+        "repetitions": [repetition.label for repetition in bench.splits.repetitions],
+        "cells": [name for training in plan for name in training.cells.values()],
+        "missing": [n for t in todo for n in t.cells.values() if not bench.cell_path(n).exists()],
+        "seconds": cost.seconds,
+        "disk_mb": cost.disk_mb,
+        "memory_mb": cost.memory_mb,
+    }

@@ -1,0 +1,135 @@
+"""Training pairs that are not simply read: synthetic ones, and real ones seen through the foundation's autoencoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from morphogen.data.pairs import Pairs
+from morphogen.data.records import Dataset, Record
+from morphogen.generators import GENERATORS
+from morphogen.sampling.plan import plan_jobs
+from morphogen.sampling.runner import run_jobs
+from morphogen.study.bench import Bench
+from morphogen.study.locks import lock
+from morphogen.study.recipe import StudyConfig
+from morphogen.study.splits import Repetition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DONE = "manifest.jsonl"
+"""Written by the sampling runner when every pair of the plan is there."""
+
+
+def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
+    """The synthetic pairs of one repetition, made on the first call and shared by all arms and judges.
+
+    The generator is trained on the training part of the annotated pairs alone, and paints transforms of their masks.
+    Another process that wants the same pairs waits.
+
+    Returns:
+        A data set with the classes of the real one; ``synthetic/LABEL/`` in the study's folder.
+    """
+    folder = bench.out / "synthetic" / repetition.label
+    with lock(bench.out / "locks" / f"synthetic.{repetition.label}.lock", wait=True):
+        if not (folder / DONE).exists():
+            _make(bench, repetition, folder)
+    return read_synthetic(folder, bench.dataset)
+
+
+def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
+    config = bench.config
+    entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
+    run = bench.out / "runs" / f"generator.{config.generator}.{repetition.label}"
+    entry.train(train, generator_config(entry.config(), config, repetition.seed), run)
+    sampler = entry.load(run, config.device)
+    plan = plan_jobs(
+        train, config.per_mask, config.mask_transform, repetition.seed, config.prompt, size=sampler.resolution
+    )
+    run_jobs(sampler, plan, folder)
+
+
+def generator_config(kind: type[Any], config: StudyConfig, seed: int) -> Any:
+    """The generator's own config, with what the study says about it; a generator without a field does without it."""
+    stated = {
+        "resolution": config.resolution,
+        "seed": seed,
+        "foundation": config.preset,
+        "max_train_steps": config.generator_steps,
+        "prompt": config.prompt,
+    }
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in stated.items() if name in known and value is not None})
+
+
+def uses_foundation(config: StudyConfig) -> bool:
+    """Whether the study rests on a foundation: its generator does, or one of its arms."""
+    known = {field.name for field in fields(GENERATORS[config.generator].config())}
+    return "foundation" in known or "autoencoded" in config.arms
+
+
+def read_synthetic(folder: Path, real: Dataset) -> Dataset:
+    """The pairs in a folder of the sampling runner, with the classes of `real`, in the order of their ids."""
+    rows = [json.loads(line) for line in (folder / DONE).read_text(encoding="utf-8").splitlines()]
+    records = tuple(
+        Record(row["id"], folder / f"images/{row['id']}.png", folder / f"masks/{row['id']}.png", origin=row)
+        for row in rows
+    )
+    values = {int(raw): label for raw, label in rows[0]["mask_values"].items()}
+    return replace(real, name="synthetic", root=folder, records=records, mask_values=values)
+
+
+class ArrayPairs:
+    """Pairs that are in memory; what `Pairs` offers.
+
+    Args:
+        dataset: The records that they come from.
+        images: (N, 3, R, R) uint8.
+        masks: (N, R, R) uint8 label ids.
+    """
+
+    def __init__(self, dataset: Dataset, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
+        self.dataset, self.images, self.masks = dataset, images, masks
+        self.resolution = int(images.shape[-1])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return self.images[index], self.masks[index]
+
+
+def autoencoded_pairs(bench: Bench, repetition: Repetition) -> ArrayPairs:
+    """The real training pairs, their images passed through the foundation's autoencoder: the floor of a latent method.
+
+    Raises:
+        InputError: There is no such foundation.
+    """
+    pairs = Pairs(bench.dataset.select(repetition.train), bench.config.resolution)
+    return ArrayPairs(pairs.dataset, autoencode(pairs.images(), bench.config), pairs.masks())
+
+
+def autoencode(images: NDArray[np.uint8], config: StudyConfig, batch: int = 16) -> NDArray[np.uint8]:
+    """(N, 3, R, R) uint8 through the autoencoder of the study's foundation, to (N, 3, R, R) uint8."""
+    import torch
+
+    from morphogen.foundation.model import Foundation
+
+    foundation = Foundation.load(config.preset, config.device)
+    parts: list[NDArray[np.uint8]] = []
+    for start in range(0, len(images), batch):
+        x = torch.from_numpy(images[start : start + batch]).float().to(config.device) / 127.5 - 1
+        y = foundation.autoencode(x).float().cpu().numpy()
+        parts.append(np.clip(np.rint((y + 1) * 127.5), 0, 255).astype(np.uint8))
+    return np.concatenate(parts)
+
+
+def as_pictures(images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """(N, 3, R, R) to a list of (R, R, 3)."""
+    return [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in images]
