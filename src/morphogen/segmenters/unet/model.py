@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from morphogen.errors import InputError
 
 Encoder = Literal["auto", "scratch", "lite0", "vgg16"]
-_DECODER_WIDTHS = (256, 128, 64, 32, 16)
+_DECODER_WIDTHS = (128, 64, 48, 32, 16)
 _SCRATCH_WIDTHS = (32, 32, 64, 128, 256, 32)
 _SCRATCH_MULTIPLE = 32  # its stride is 16, but instance normalisation needs more than one pixel
 
@@ -87,7 +87,9 @@ class EncoderUNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1], H and W multiples of the encoder's stride -> (B, K, H, W) logits."""
-        x, *skips = reversed(self.encoder((image * 0.5 + 0.5 - self.mean) / self.std))
+        # channels last: a third faster on a CPU; only the input, so that parameters and optimiser state stay contiguous
+        image = ((image * 0.5 + 0.5 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x, *skips = reversed(self.encoder(image))
         for i, up in enumerate(self.ups):
             x = up(x, skips[i] if i < len(skips) else None)
         return self.head(x)

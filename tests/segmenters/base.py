@@ -1,0 +1,113 @@
+"""What every segmenter must do, once for all of them: inherit `SegmenterTester` and name the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from morphogen.data.phantoms import phantom
+from morphogen.data.records import Dataset
+from morphogen.segmenters import build, resolve
+from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
+from morphogen.segmenters.predictor import load_segmenter, save_segmenter, to_input
+
+
+class PhantomPairs:
+    """Phantoms in memory, with the interface of `Pairs`; `n_classes` > 2 splits the lesion by columns."""
+
+    def __init__(self, n: int, resolution: int = 32, first_seed: int = 0, n_classes: int = 2) -> None:
+        self.resolution = resolution
+        names = ("background", *(f"part{k}" for k in range(1, n_classes)))
+        self.dataset = Dataset(f"phantoms{first_seed}-{n}", Path("phantoms"), (), classes=names)
+        self.pairs = [self._pair(seed, n_classes) for seed in range(first_seed, first_seed + n)]
+
+    def _pair(self, seed: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = phantom("mucosa", seed, self.resolution)
+        parts = 1 + np.arange(self.resolution) * (n_classes - 1) // self.resolution
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), (mask * parts).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.pairs[index]
+
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, R, R) in [-1, 1] and masks (N, R, R) int64."""
+        images, masks = zip(*self.pairs, strict=True)
+        return to_input(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+
+
+class SegmenterTester:
+    """Inherit, set `name` (and `options`), and the class's tests run on that segmenter.
+
+    Networks are built with random weights, so that nothing needs to be installed.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+    steps: ClassVar[int] = 35
+    lr: ClassVar[float] = 3e-3
+
+    def net(self, n_classes: int = 2) -> nn.Module:
+        """The segmenter, from a fixed seed."""
+        torch.manual_seed(0)
+        return build(self.name, n_classes, self.options, pretrained=False)
+
+    @pytest.mark.parametrize("n_classes", [2, 5])
+    def test_forward_shape_and_every_parameter_gets_a_gradient(self, n_classes: int) -> None:
+        net = self.net(n_classes).train()
+        logits = net(torch.rand(2, 3, 64, 64) * 2 - 1)
+        assert logits.shape == (2, n_classes, 64, 64)
+        logits.square().mean().backward()
+        silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert not silent
+
+    @pytest.mark.parametrize("size", [(1, 1), (33, 65), (50, 20), (96, 64)])
+    @torch.no_grad()
+    def test_any_image_size(self, size: tuple[int, int]) -> None:
+        logits = self.net().eval()(torch.rand(2, 3, *size) * 2 - 1)
+        assert logits.shape == (2, 2, *size)
+        assert logits.isfinite().all()
+
+    @torch.no_grad()
+    def test_a_row_does_not_depend_on_the_others_in_evaluation(self) -> None:
+        net, x = self.net().eval(), torch.rand(3, 3, 64, 64) * 2 - 1
+        torch.testing.assert_close(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)
+
+    def test_overfits_four_phantoms(self) -> None:
+        images, masks = PhantomPairs(4, 32).stacked()
+        net = self.net().train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=self.lr)
+        for _ in range(self.steps):
+            logits = net(images)
+            optimizer.zero_grad()
+            (cross_entropy(logits, masks) + soft_dice_loss(logits, masks)).backward()
+            optimizer.step()
+        labels = net(images).argmax(dim=1)
+        both = (labels * masks).sum()
+        assert 2 * both / (labels.sum() + masks.sum()) > 0.9
+
+    @torch.no_grad()
+    def test_round_trip_through_files_gives_the_same_logits(self, tmp_path: Path) -> None:
+        net = self.net(3)
+        net.train()(torch.rand(4, 3, 64, 64) * 2 - 1)  # moves running statistics, which must be saved too
+        net.eval()
+        architecture = resolve(self.name, self.options)
+        save_segmenter(tmp_path, net, self.name, architecture, ("background", "a", "b"), 64)
+        again = load_segmenter(tmp_path)
+        x = torch.rand(2, 3, 64, 64) * 2 - 1
+        assert torch.equal(again.net(x), net(x))
+        assert again.classes == ("background", "a", "b")
+
+    @torch.no_grad()
+    def test_exported_graph_computes_the_same(self) -> None:
+        net, x = self.net().eval(), torch.rand(2, 3, 64, 64) * 2 - 1
+        exported = torch.export.export(net, (x,)).module()
+        torch.testing.assert_close(exported(x), net(x), rtol=1e-4, atol=1e-5)
