@@ -53,7 +53,7 @@ def join(out: Path) -> Joined:
     splits = _optional_json(out / "splits.json")
     groups = group_cells(cells)
     primary = _primary(groups, config)
-    missing = missing_cells(out, cells)
+    missing = missing_cells(config, splits, cells)
     images = {path.stem: _optional_json(path) for path in sorted((out / "images").glob("*.json"))}
     results = {
         "verdict": judge_study(primary, missing),
@@ -98,20 +98,29 @@ def _read_cell(path: Path) -> Cell:
     return Cell(path, values)
 
 
-def missing_cells(out: Path, cells: Sequence[Cell]) -> list[str]:
+def missing_cells(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     """Names of the cells that the study's plan has and the folder has not.
 
     Without study.yaml and splits.json the plan is taken to be that every arm has what some arm has.
     """
-    from morphogen.study.plan import expected_cells
-
-    expected = expected_cells(out)
-    if expected:
+    if config.get("arms") and splits:
         present = {cell.path.stem for cell in cells}
-        return [name for name in expected if name not in present]
+        return [name for name in _planned(config, splits) if name not in present]
     arms = {cell.arm: {_slot(c) for c in cells if c.arm == cell.arm} for cell in cells}
     slots = sorted(set().union(*arms.values()))
     return [f"{arm}.{slot}" for arm, found in arms.items() for slot in slots if slot not in found]
+
+
+def _planned(config: Mapping[str, Any], splits: Mapping[str, Any]) -> list[str]:
+    from morphogen.study.plan import trainings
+    from morphogen.study.splits import Splits
+
+    tests = (OWN_TEST, *(word.partition("=")[0] for word in config.get("test", ())))
+    try:
+        plan = trainings(Splits.of(splits), tuple(config["arms"]), tuple(config["judges"]), tests)
+    except (KeyError, TypeError, ValueError):
+        raise InputError("splits.json: does not fit its study.yaml; remove both, or start the study anew") from None
+    return [name for training in plan for name in training.cells.values()]
 
 
 def _slot(cell: Cell) -> str:

@@ -67,8 +67,8 @@ def _interval(main: Comparison) -> str:
 def _evidence(group: Group, main: Comparison) -> str:
     found, size = main.difference, f", {group.n_annotated} annotated pairs each" if group.n_annotated else ""
     return (
-        f"This rests on {found.n_images} test images of {_count(found.n_subjects, 'subject')}, unseen by the models that "
-        f"they test, judged by {group.judge}, and on {_count(found.n_repetitions, 'repetition')}{size}; "
+        f"This rests on {found.n_images} test images of {_count(found.n_subjects, 'subject')}, unseen by the models "
+        f"that they test, judged by {group.judge}, and on {_count(found.n_repetitions, 'repetition')}{size}; "
         "all arms took the same number of training steps, and both arms were augmented geometrically."
     )
 

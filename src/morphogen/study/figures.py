@@ -1,0 +1,166 @@
+"""What the report draws: axes for its forest plots, the curve over sizes, and real beside synthetic pairs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from morphogen.errors import InputError
+from morphogen.study.compare import Group
+
+if TYPE_CHECKING:
+    from morphogen.data.records import Dataset
+
+SHOWN = 216
+"""Side in px of a picture in the page."""
+CONTOUR = (255, 214, 64)
+PALETTE = ("#5b6675", "#1f2a37", "#8fb8b4", "#0f6e6e", "#b08d57", "#7a4e7e", "#a0a7b1", "#3b6ea5", "#9a3324")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A horizontal axis from `low` to `high` with 0 on it; `ticks` are round numbers."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        """Position in percent, 0 to 100."""
+        return round(100 * (value - self.low) / (self.high - self.low), 3)
+
+    def label(self, tick: float) -> str:
+        """The tick with no more digits than the ticks' distance needs."""
+        digits = max(0, -math.floor(math.log10(self.ticks[-1] - self.ticks[0]) - 0.3)) if len(self.ticks) > 1 else 0
+        return f"{tick:+.{digits}f}".replace("-", "\u2212") if tick else "0"
+
+
+def axis(values: Sequence[float]) -> Axis:
+    """The axis that holds all `values` and 0, with a margin and three to seven ticks at 1, 2 or 5 times a power of ten."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    span = (high - low) or 1.0
+    low, high = low - 0.06 * span, high + 0.06 * span
+    raw = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    ticks = np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
+    return Axis(low, high, tuple(float(tick) for tick in ticks))
+
+
+def curve(groups: Sequence[Group]) -> str | None:
+    """Mean Dice of every arm against the number of annotated pairs, as an SVG data URI; None for fewer than two sizes."""
+    sizes = [(group.n_annotated, group) for group in groups if group.n_annotated is not None]
+    if len(sizes) < 2:
+        return None
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "morphogen"}):
+        figure = Figure(figsize=(7, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for colour, arm in zip(PALETTE, dict.fromkeys(a for _, g in sizes for a in g.arms), strict=False):
+            points = [(n, group.means[arm]["dice"]) for n, group in sizes if arm in group.arms]
+            x, y = [n for n, _ in points], [e.mean for _, e in points]
+            ends = [e.ci95 or (e.mean, e.mean) for _, e in points]
+            axes.plot(x, y, "o-", color=colour, label=arm, markersize=4, linewidth=1.4)
+            axes.fill_between(x, [e[0] for e in ends], [e[1] for e in ends], color=colour, alpha=0.08, linewidth=0)
+        axes.set_xlabel("annotated pairs")
+        axes.set_ylabel("mean Dice")
+        axes.set_xscale("log")
+        axes.set_xticks([n for n, _ in sizes], [str(n) for n, _ in sizes], minor=False)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _uri(buffer.getvalue(), "svg+xml")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One synthetic pair beside the real pair whose mask it was made from; `real` is None where that is not at hand."""
+
+    synthetic: str
+    real: str | None
+    synthetic_id: str
+    source_id: str | None
+    label: str
+
+
+def pairs(out: Path, config: Mapping[str, Any], most: int = 8) -> list[Beside]:
+    """Up to `most` synthetic pairs, evenly spread over repetitions and masks, each beside its real source.
+
+    Both are shown at the resolution of the generator, enlarged; the line is the outline of the mask.
+    """
+    folders = sorted(path.parent for path in (out / "synthetic").glob("*/manifest.jsonl"))
+    real, shown = _real_data(config), list[Beside]()
+    for number, folder in enumerate(folders):
+        share = most // len(folders) + (number < most % len(folders))
+        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+        chosen = np.linspace(0, len(rows) - 1, min(share, len(rows))).round().astype(int)
+        shown += [_beside(folder, rows[i], real) for i in chosen]
+    return shown
+
+
+def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Beside:
+    image, mask = (_read(folder / part / f"{row['id']}.png") for part in ("images", "masks"))
+    source = row.get("source_mask")
+    picture = None
+    if real is not None and source in real.ids:
+        from morphogen.data.pairs import Pairs
+
+        pixels, labels = Pairs(real.select([source]), len(image))[0]
+        picture = outlined(pixels.transpose(1, 2, 0), labels)
+    return Beside(outlined(image, mask), picture, row["id"], source, folder.name)
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(path, formats=["PNG"]) as image:
+        return np.asarray(image)
+
+
+def _real_data(config: Mapping[str, Any]) -> Dataset | None:
+    """The study's own images, or None where they have been moved: a report can be made without them."""
+    from morphogen.data.readers import read_dataset
+
+    try:
+        return read_dataset(Path(config["data"])) if "data" in config else None
+    except (InputError, OSError):
+        return None
+
+
+def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
+    """PNG data URI of the image with the outline of its mask.
+
+    Args:
+        image: (H, W, 3).
+        mask: (H, W), any values: a line is drawn wherever the value changes.
+    """
+    from PIL import Image
+    from skimage.segmentation import find_boundaries
+
+    scale = SHOWN / max(mask.shape)
+    size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
+    picture = np.array(
+        Image.fromarray(np.ascontiguousarray(image)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    )
+    large = np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize(size, Image.Resampling.NEAREST))
+    picture[find_boundaries(large, mode="inner")] = CONTOUR
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return _uri(buffer.getvalue(), "png")
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,188 @@
+"""The report of a study: results.json and one self-contained page, verdict first."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from morphogen.files import write_json, write_text
+from morphogen.study import figures
+from morphogen.study.arms import ARMS
+from morphogen.study.compare import METRICS, Comparison, Group
+from morphogen.study.results import Joined, join
+from morphogen.study.verdict import ARM, CONTROL
+
+LABELS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95 (px)"}
+HEADLINES = {
+    "helped": "Synthetic pairs helped",
+    "hurt": "Synthetic pairs hurt",
+    "undecided": "Undecided",
+}
+DIGITS = {"dice": 3, "iou": 3, "hd95": 1}
+
+
+def build(out: Path) -> dict[str, Any]:
+    """Write ``results.json`` and ``report.html`` into a study's folder from what it holds so far.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: The folder has no finished cell, or a cell cannot be used.
+    """
+    joined = join(out)
+    page = render(out, joined)
+    write_json(out / "results.json", joined.results)
+    write_text(out / "report.html", page)
+    return joined.results
+
+
+def render(out: Path, joined: Joined) -> str:
+    """The page as HTML; it needs no other file and no network."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    loader = PackageLoader("morphogen.study", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"num": number, "signed": signed, "p": p_value, "size": size}
+    primary = joined.primary
+    same = [g for g in joined.groups if primary and (g.judge, g.test_set) == (primary.judge, primary.test_set)]
+    return environment.get_template("report.html.j2").render(
+        results=joined.results,
+        title=joined.results["protocol"]["data"] or out.name,
+        primary=primary,
+        main=main_comparison(primary),
+        headline=HEADLINES[joined.results["verdict"]["outcome"]],
+        sections=[Section.of(g) for g in sorted(joined.groups, key=lambda g: g is not primary)],
+        curve=figures.curve(same),
+        pairs=figures.pairs(out, joined.config),
+        quality=quality(joined.results["images"]),
+        audit=joined.results["audit"],
+        reads=test_reads(out),
+        best=best_run(out, joined),
+        out=out,
+        foundation=joined.results["protocol"].get("foundation"),
+        arms=ARMS,
+        labels=LABELS,
+    )
+
+
+def main_comparison(primary: Group | None) -> Comparison | None:
+    """The comparison that the verdict speaks of."""
+    return next((c for c in primary.comparisons["dice"] if c.arm == ARM), None) if primary else None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One group with the axis of each metric's forest plot."""
+
+    group: Group
+    axes: Mapping[str, figures.Axis]
+
+    @classmethod
+    def of(cls, group: Group) -> Section:
+        """The axes hold every interval and every dot."""
+        axes = {}
+        for metric in METRICS:
+            values = [v for c in group.comparisons[metric] for v in (*(c.difference.ci95 or ()), c.difference.mean)]
+            values += [v for c in group.comparisons[metric] for v in c.per_repetition.values()]
+            axes[metric] = figures.axis(values or [1.0])
+        return cls(group, axes)
+
+    @property
+    def title(self) -> str:
+        """Test set, judge and size in words."""
+        name = "the study's own test images" if self.group.test_set == "test" else self.group.test_set
+        return f"{name}, judge {self.group.judge}, {size(self.group.n_annotated)}"
+
+
+def quality(images: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of the image table, means over repetitions.
+
+    Returns:
+        ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, and what they rest on.
+    """
+    found = [values["distances"] for values in images.values() if values.get("distances", {}).get("rows")]
+    names = [n for n in ("synthetic", "real", "autoencoded") if any(n in d["rows"] for d in found)]
+    rows = [
+        (
+            name,
+            _mean([d["rows"][name]["fid"] for d in found if name in d["rows"]]),
+            _mean([d["rows"][name]["kid"]["mean"] for d in found if name in d["rows"]]),
+        )
+        for name in names
+    ]
+    kept = [values["adherence"] for values in images.values() if values.get("adherence")]
+    notes = [d["note"] for v in images.values() if (d := v.get("distances", {})).get("note")]
+    return {
+        "distances": rows,
+        "about": found[0] if found else None,
+        "note": notes[0] if notes else None,
+        "adherence": (_mean([a["dice"] for a in kept]), _mean([a["dice_on_real"] for a in kept])) if kept else None,
+        "n_repetitions": len(images),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_reads(out: Path) -> int | None:
+    """How often a test part was opened for scoring, or None where nobody counted."""
+    path = out / "test_reads.jsonl"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The run to use: of the arm that the verdict favours, the repetition with the best validation score."""
+
+    run: Path
+    arm: str
+    score: float
+
+    @property
+    def command(self) -> str:
+        return f"morphogen predict {shlex.quote(str(self.run))} IMAGES --out MASKS"
+
+
+def best_run(out: Path, joined: Joined) -> Best | None:
+    """Chosen on validation images, never on test images; None where the runs are not in this folder."""
+    arm = ARM if joined.results["verdict"]["outcome"] == "helped" else CONTROL
+    judge = joined.primary.judge if joined.primary else "*"
+    runs = (path.parent for path in (out / "runs").glob(f"{arm}.{judge}.*/final"))
+    found = [Best(run, arm, max(_validation(run), default=0.0)) for run in sorted(runs)]
+    return max(found, key=lambda best: best.score, default=None)
+
+
+def _validation(run: Path) -> Iterator[float]:
+    path = run / "metrics.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        row = json.loads(line)
+        if "val/score" in row:
+            yield float(row["val/score"])
+
+
+def number(value: float | None, metric: str = "dice") -> str:
+    """A figure with the digits of its metric."""
+    return "\u2013" if value is None else f"{value:.{DIGITS[metric]}f}".replace("-", "\u2212")
+
+
+def signed(value: float | None, metric: str = "dice") -> str:
+    """A difference, with its sign."""
+    return "\u2013" if value is None else f"{value:+.{DIGITS[metric]}f}".replace("-", "\u2212")
+
+
+def p_value(value: float) -> str:
+    """Three digits, or ``< 0.001``."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def size(n: int | None) -> str:
+    """Annotated pairs in words."""
+    return "all annotated pairs" if n is None else f"{n} annotated pairs"
