@@ -26,7 +26,7 @@ from morphogen.training.rng import numpy_rng, seed_of
 
 NAME = "copy-paste"
 CANDIDATES = 8
-"""Backgrounds among which the most fitting one is taken, so that a job is varied and yet lies well."""
+"""Backgrounds (half of them all at most) among which the most fitting one is taken: pairs vary, and yet lie well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class CopyPasteSampler:
         """
         others = np.setdiff1d(np.arange(len(self.images)), used)
         pool = others if len(others) else np.arange(len(self.images))
-        drawn = rng.choice(pool, size=min(CANDIDATES, len(pool)), replace=False)
+        drawn = rng.choice(pool, size=min(CANDIDATES, -(-len(pool) // 2)), replace=False)
         ring = region & ~lesion
 
         def unfit(index: int) -> float:

@@ -1,0 +1,1 @@
+"""Siamese-Diffusion (Qiu et al., CVPR 2025), ControlNet being one of its presets."""
