@@ -87,7 +87,7 @@ def check_dataset(path: str | Path, mask_values: Mapping[int, int] | None = None
             faults.append(error.fault)
     readable = [records[i] for i in thumbnails]
     faults += _duplicates(root, readable, list(thumbnails.values())) + _parted_subjects(root, records)
-    if rule.values and not faults and any(r.mask for r in records) and not _any_foreground(figures):
+    if not any(f.fatal for f in faults) and any(r.mask for r in records) and not _any_foreground(figures):
         faults.append(Fault(root, "has no foreground in any mask", "check the masks, or state --mask-values"))
     seen = {str(fault): fault for fault in faults}
     ordered = sorted(seen.values(), key=lambda fault: not fault.fatal)

@@ -56,12 +56,12 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # remarks on damaged tags; what matters becomes an error
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=_FORMATS)
-        with opened as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                yield image
     except FaultError:
         raise
     except FileNotFoundError:
