@@ -78,3 +78,4 @@ class DenoiserTask:
 
     def save(self, folder: Path) -> None:
         self.foundation.save(folder)
+        self.foundation.copy_hint(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from morphogen.foundation.conditioning import Conditioning
@@ -80,28 +80,30 @@ class DecoderHalf(nn.Module):
         return self.conv_out(sample)
 
 
-def encode(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Features:
-    """Time embedding, down blocks and middle block.
+def encode(net: UNet2DConditionModel | ControlNetModel, z_t: Tensor, t: Tensor, cond: Conditioning,
+           hint: Tensor | None = None) -> Features:
+    """Time embedding, down blocks and middle block of a U-Net, or of a ControlNet's trunk.
 
     Args:
-        unet: The model.
+        net: The model.
         z_t: (B, C_in, h, w) noisy latent, with mask and masked-image latent behind it for a 9-channel model.
         t: (B,) int64 timesteps.
         cond: Conditioning of B rows.
+        hint: (B, C_0, h, w) embedded hint, added after the first convolution (ControlNet), or None.
     """
-    emb = unet.time_embedding(unet.time_proj(t).to(z_t.dtype))
-    aug = unet.get_aug_embed(emb=emb, encoder_hidden_states=cond.states, added_cond_kwargs=cond.added or {})
-    emb = emb if aug is None else emb + aug
-    if unet.time_embed_act is not None:
-        emb = unet.time_embed_act(emb)
-    sample = unet.conv_in(z_t)
+    emb = net.time_embedding(net.time_proj(t).to(z_t.dtype))
+    if net.config.addition_embed_type == "text_time":
+        time_ids = net.add_time_proj(cond.time_ids.flatten()).reshape(len(cond), -1)
+        emb = emb + net.add_embedding(torch.cat([cond.pooled, time_ids.to(cond.pooled.dtype)], dim=-1).to(emb.dtype))
+    sample = net.conv_in(z_t)
+    if hint is not None:
+        sample = sample + hint
     skips: tuple[Tensor, ...] = (sample,)
-    for block in unet.down_blocks:
+    for block in net.down_blocks:
         kwargs = {"encoder_hidden_states": cond.states} if getattr(block, "has_cross_attention", False) else {}
         sample, outputs = block(hidden_states=sample, temb=emb, **kwargs)
         skips += outputs
-    mid = unet.mid_block(sample, emb, encoder_hidden_states=cond.states)
-    return Features(skips, mid, emb)
+    return Features(skips, net.mid_block(sample, emb, encoder_hidden_states=cond.states), emb)
 
 
 def predict(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

@@ -42,7 +42,7 @@ class Item:
 
 
 class LatentBank:
-    """Posterior means and deviations (N, C, h, w) in half precision, and captions."""
+    """Posterior means and deviations (N, C, h, w), and captions."""
 
     def __init__(self, mean: Tensor, std: Tensor, captions: list[list[str]]) -> None:
         self.mean, self.std, self.captions = mean, std, captions
@@ -57,7 +57,7 @@ class LatentBank:
         for draw in draws:
             options = self.captions[draw.index]
             prompts.append(options[int(numpy_rng(draw.seed, "which").integers(len(options)))])
-        return self.mean[index].float(), self.std[index].float(), prompts
+        return self.mean[index], self.std[index], prompts
 
 
 def phantom_item(seed: int, resolution: int, grammars: dict[str, Grammar]) -> Item:
@@ -91,8 +91,8 @@ def build_bank(foundation: Foundation, items: Sequence[Item], cache: Path | None
     for start in track(range(0, len(items), 64), "encoding images"):
         x = to_signed(np.stack([item.image for item in items[start : start + 64]])).to(foundation.device)
         posterior = foundation.vae.encode(x).latent_dist
-        means.append(((posterior.mean - shift) * scale).half().cpu())
-        stds.append((posterior.std * scale).half().cpu())
+        means.append(((posterior.mean - shift) * scale).cpu())
+        stds.append((posterior.std * scale).cpu())
     bank = LatentBank(torch.cat(means), torch.cat(stds), captions)
     if cache is not None:
         save_file({"mean": bank.mean, "std": bank.std}, cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from morphogen.training.rng import normal
 
 TINY = Path(__file__).parent / "tiny"
 CARD = "morphogen.json"
+HINT = "hint"
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Foundation:
         card: What morphogen.json says: resolution, training ids and hashes, closed vocabulary, licence. Empty for
             a foreign folder.
         source: Folder or hub id that it came from.
+        folder: Where its files lie; None for one that was never saved.
     """
 
     vae: AutoencoderKL
@@ -45,6 +48,7 @@ class Foundation:
     scheduler: DDIMScheduler
     card: dict[str, Any] = field(default_factory=dict)
     source: str = ""
+    folder: Path | None = None
 
     @classmethod
     def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
@@ -67,6 +71,7 @@ class Foundation:
                 scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
                 card=json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {},
                 source=str(name),
+                folder=folder,
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
@@ -82,13 +87,27 @@ class Foundation:
         parts |= {f"text_encoder{s}": m for s, m in zip(suffixes, self.text_encoders, strict=True)}
         for name, module in parts.items():
             kept = module.dtype
-            module.to(dtype).save_pretrained(folder / name)
-            module.to(kept)
+            if kept != dtype:
+                module.to(dtype)
+            module.save_pretrained(folder / name)
+            if kept != dtype:
+                module.to(kept)
         for suffix, tokenizer in zip(suffixes, self.tokenizers, strict=True):
             tokenizer.save_pretrained(folder / f"tokenizer{suffix}")
         self.scheduler.save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(self._pipeline_index(), indent=1) + "\n")
         (folder / CARD).write_text(json.dumps(self.card, indent=1) + "\n")
+
+    @property
+    def hint_folder(self) -> Path | None:
+        """Folder of the hint path that was pre-trained for this foundation, where it has one."""
+        folder = self.folder / HINT if self.folder is not None else None
+        return folder if folder is not None and (folder / "config.json").exists() else None
+
+    def copy_hint(self, folder: Path) -> None:
+        """Put the pre-trained hint path, where there is one, into another foundation's folder."""
+        if self.hint_folder is not None:
+            shutil.copytree(self.hint_folder, folder / HINT)
 
     def _pipeline_index(self) -> dict[str, Any]:
         xl = len(self.text_encoders) == 2

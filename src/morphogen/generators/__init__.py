@@ -57,6 +57,13 @@ _ENTRIES = (
         needs=frozenset({"masks"}),
         module="morphogen.generators.copy_paste.model",
     ),
+    GeneratorEntry(
+        name="siamese",
+        summary="paints images for masks with two branches of one latent diffusion model (ControlNet is a preset)",
+        source="Qiu et al., Siamese-Diffusion, CVPR 2025, arXiv 2505.06068",
+        needs=frozenset({"masks"}),
+        module="morphogen.generators.siamese.model",
+    ),
 )
 GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}
 

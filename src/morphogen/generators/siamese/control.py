@@ -65,7 +65,7 @@ class HintedControlNet(ControlNetModel):
     def for_foundation(cls, foundation: Foundation, hint: str, hint_width: int = 16) -> HintedControlNet:
         """A ControlNet whose trunk is a copy of the foundation's encoder, and whose output is zero."""
         levels = int(math.log2(foundation.factor)) + 1
-        channels = (*PLAIN_CHANNELS[: levels - 1], PLAIN_CHANNELS[-1]) if levels <= 4 else PLAIN_CHANNELS
+        channels = (PLAIN_CHANNELS + PLAIN_CHANNELS[-1:] * levels)[:levels]
         stock = ControlNetModel.from_unet(foundation.unet, conditioning_embedding_out_channels=channels)
         config = {k: v for k, v in stock.config.items() if not k.startswith("_")}
         made = cls(hint=hint, hint_width=hint_width, **config)

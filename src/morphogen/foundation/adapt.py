@@ -1,0 +1,73 @@
+"""Bring a foundation closer to a study's own images before a generator trains on them; masks are not needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from morphogen.data.pairs import Pairs
+from morphogen.data.prompts import Grammar
+from morphogen.data.records import Dataset
+from morphogen.foundation.denoiser_task import DenoiserTask
+from morphogen.foundation.fit_prompt import best_prompt
+from morphogen.foundation.images import to_signed
+from morphogen.foundation.latents import Item, build_bank, symmetries
+from morphogen.foundation.model import Foundation
+from morphogen.foundation.pretrain import phashes
+from morphogen.training.loop import fit
+from morphogen.training.task import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How to adapt a foundation."""
+
+    foundation: str = "tiny"
+    """What to adapt."""
+    prompt: str | None = None
+    """One prompt for all images; without it each record's caption, else the one that the foundation fits best."""
+    max_train_steps: int = 300
+    """Optimiser steps."""
+    train_batch_size: int = 16
+    """Rows per step."""
+    lr: float = 2e-4
+    """Peak learning rate (cosine)."""
+    symmetries: bool = True
+    """Train on the eight turned and mirrored versions of each image."""
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+    seed: int = 0
+    """Of everything random."""
+
+
+def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
+    """Fine-tune the denoiser on the images of `data`; called again, continue.
+
+    The autoencoder stays as it is, so latents remain comparable. The card gains the ids and hashes of `data`.
+
+    Returns:
+        The adapted foundation's folder.
+    """
+    foundation = Foundation.load(config.foundation, "cuda" if torch.cuda.is_available() else "cpu")
+    pairs = Pairs(data, foundation.resolution)
+    known = [config.prompt or record.caption for record in data]
+    if None in known:
+        fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
+        known = [text or fallback for text in known]
+    grammar = Grammar.load("generic")
+    turns = range(8) if config.symmetries else (0,)
+    items = [
+        turned
+        for i, text in enumerate(known)
+        for turned in symmetries(Item(pairs.image(i), None, grammar, caption=text), turns)
+    ]
+    foundation.card.setdefault("sets", {})[data.name] = {"training_ids": list(data.ids), "phashes": phashes(data)}
+    loop = LoopConfig(
+        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size, seed=config.seed,
+        ema_decay=0.99, mixed_precision=config.mixed_precision, checkpointing_steps=100,
+    )  # fmt: skip
+    task = DenoiserTask(foundation, build_bank(foundation, items), config.lr, preview_prompts=[known[0] or ""])
+    settings = {"records": list(data.ids), **asdict(config)}
+    return fit(task, loop, out, settings, "adapting the foundation")

@@ -1,0 +1,38 @@
+"""Which prompt fits a set of images best: the one under which the foundation predicts their noise best."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from morphogen.data.prompts import Grammar, grammars
+from morphogen.foundation.halves import predict
+from morphogen.foundation.model import Foundation
+from morphogen.training.rng import normal
+
+DEFAULT_PROMPT = "a photo of a lesion"
+_T = (200, 400, 600)
+
+
+@torch.no_grad()
+def best_prompt(foundation: Foundation, x: Tensor) -> str:
+    """The label caption of a grammar with the smallest noise-prediction error (Li et al. 2023, diffusion classifier).
+
+    Args:
+        foundation: One with a closed vocabulary; any other gets `DEFAULT_PROMPT`.
+        x: (B, 3, R, R) images in [-1, 1].
+    """
+    if not foundation.card.get("vocabulary"):
+        return DEFAULT_PROMPT
+    candidates = [grammar.label_caption(grammar.describe(None, None)) for grammar in map(Grammar.load, grammars())]
+    z0 = foundation.encode(x.to(foundation.device))
+    seeds = list(range(len(z0)))
+    errors = dict.fromkeys(candidates, 0.0)
+    for step in _T:
+        t = torch.full((len(z0),), step, device=z0.device)
+        eps = normal(seeds, z0.shape[1:], f"fit-{step}").to(z0)  # the same noise for every candidate
+        z_t, target = foundation.add_noise(z0, eps, t), foundation.target(z0, eps, t)
+        for text in candidates:
+            cond = foundation.conditioning([text] * len(z0))
+            errors[text] += float((predict(foundation.unet, z_t, t, cond) - target).square().mean())
+    return min(errors, key=lambda text: errors[text])

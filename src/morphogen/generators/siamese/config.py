@@ -1,0 +1,101 @@
+"""Settings of Siamese-Diffusion, and its presets: the paper's recipe, its ablation table, ControlNet, and `tiny`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from morphogen.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiameseConfig:
+    """How to train and sample Siamese-Diffusion. The defaults are the method of the paper at the size of `tiny`."""
+
+    foundation: str = "tiny"
+    """tiny, a diffusers folder, or a hub id (owner/name@revision)."""
+    hint: str = "dense"
+    """dense (Dense Hint Input) or plain (ControlNet's hint encoder)."""
+    hint_width: int = 8
+    """Channels of the dense hint's first stage; 16 in the paper."""
+    init: str = "auto"
+    """Hint path at the start: zero (the paper's), pretrained (on phantoms, where the foundation ships it), or auto."""
+    image_branch: bool = True
+    """Train the image branch (L_i); off is plain ControlNet."""
+    w_c: float = 1.0
+    """Weight of the Noise Consistency Loss; 0 switches it off."""
+    online_augmentation: bool = True
+    """Train on re-noised estimates after a third of the run, below t = T_tau."""
+    T_tau: int = 200
+    """Timestep below which the Online-Augmentation acts."""
+    decoder_locked: bool = False
+    """Leave the U-Net's decoder as it is."""
+    prompt: str | None = None
+    """One prompt for all images; without it each record's caption, else the one that the foundation fits best."""
+    prompt_drop: float = 0.05
+    """Share of rows trained with the empty prompt; the hint is never dropped."""
+    symmetries: bool = True
+    """Train on the eight turned and mirrored versions of each pair; off in the paper."""
+    resolution: int = 0
+    """Pixels per side; 0 takes the foundation's."""
+    max_train_steps: int = 600
+    """Optimiser steps."""
+    train_batch_size: int = 16
+    """Rows per step."""
+    gradient_accumulation_steps: int = 1
+    """Parts that a step's rows are computed in."""
+    lr: float = 2e-4
+    """AdamW's constant learning rate (1e-5 in the paper)."""
+    weight_decay: float = 1e-2
+    """AdamW's weight decay."""
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+    ema_decay: float = 0.0
+    """Moving average of the trained weights; 0 is off, as published."""
+    solver: str = "dpm"
+    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0, as published)."""
+    sampling_steps: int = 20
+    """Steps of the sampler; 50 in the paper."""
+    guidance: float = 1.5
+    """Classifier-free guidance of the text, the mask given to both; 9 in the paper."""
+    checkpointing_steps: int = 200
+    """Steps between checkpoints."""
+    seed: int = 0
+    """Of everything random."""
+
+
+_PAPER = {
+    "hint_width": 16, "symmetries": False, "init": "zero", "resolution": 384, "max_train_steps": 3000,
+    "train_batch_size": 48, "lr": 1e-5, "solver": "ddim", "sampling_steps": 50, "guidance": 9.0,
+}  # fmt: skip
+_PLAIN, _NO_IMAGE = {"hint": "plain"}, {"image_branch": False, "w_c": 0.0, "online_augmentation": False}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {},
+    "sd15": {"foundation": "stable-diffusion-v1-5/stable-diffusion-v1-5", **_PAPER},
+    "controlnet": {**_PLAIN, **_NO_IMAGE},
+    "ablation-1": {**_PLAIN, **_NO_IMAGE},
+    "ablation-2": {**_NO_IMAGE},
+    "ablation-3": {**_PLAIN, "w_c": 0.0},
+    "ablation-4": {**_PLAIN, "online_augmentation": False},
+    "ablation-5": {**_PLAIN},
+    "ablation-6": {"w_c": 0.0},
+    "ablation-7": {"online_augmentation": False},
+    "ablation-8": {},
+}
+"""Preset -> what it changes. ``ablation-N`` is row N of the paper's Table 5 (8 is the whole method)."""
+
+
+def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
+    """The settings of one preset, or several joined by ``+`` (``sd15+ablation-4``), with changes.
+
+    Raises:
+        InputError: No such preset.
+    """
+    values: dict[str, Any] = {}
+    for name in presets.split("+"):
+        if name not in PRESETS:
+            raise InputError(f"--preset {name}: no such preset of siamese; choose from {', '.join(PRESETS)}")
+        values |= PRESETS[name]
+    return SiameseConfig(**{**values, **changes})

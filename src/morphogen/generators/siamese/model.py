@@ -1,0 +1,132 @@
+"""The generator's face: train on a dataset, load a run, sample jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphogen.data.masks import resize_labels
+from morphogen.data.pairs import Pairs
+from morphogen.data.prompts import Grammar
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError
+from morphogen.foundation.fit_prompt import best_prompt
+from morphogen.foundation.images import to_signed
+from morphogen.foundation.latents import Item, build_bank, symmetries
+from morphogen.foundation.model import Foundation
+from morphogen.generators.siamese.artefact import load as load_artefact
+from morphogen.generators.siamese.config import SiameseConfig
+from morphogen.generators.siamese.control import HintedControlNet
+from morphogen.generators.siamese.sampling import sample_images
+from morphogen.generators.siamese.task import SiameseTask, TrainingSet
+from morphogen.sampling.jobs import Job, Pair
+from morphogen.training.loop import fit
+from morphogen.training.rng import seed_of
+from morphogen.training.task import LoopConfig
+
+CONFIG = SiameseConfig
+
+
+def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
+    """Train on the annotated records of `data`; called again, continue. Returns `out`.
+
+    Raises:
+        InputError: There are no masks, a prompt holds an unknown word, or `out` holds another run.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    foundation = Foundation.load(config.foundation, device)
+    resolution = config.resolution or foundation.resolution
+    pairs = Pairs(data.annotated, resolution)
+    if not len(pairs):
+        raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
+    torch.manual_seed(seed_of(config.seed, "siamese"))
+    controlnet = start(foundation, config)
+    training = _training_set(foundation, pairs, config)
+    loop = LoopConfig(
+        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
+        ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
+    )  # fmt: skip
+    settings = {"generator": "siamese", "records": list(pairs.ids), **asdict(config)}
+    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, "siamese")
+    return out
+
+
+def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
+    """The ControlNet that training starts from: zero, as published, or the foundation's hint path made on phantoms.
+
+    Raises:
+        InputError: `init` is unknown, or asks for a hint path that the foundation lacks.
+    """
+    if config.init not in ("zero", "pretrained", "auto"):
+        raise InputError(f"--init {config.init}: choose zero, pretrained or auto")
+    shipped = foundation.hint_folder if config.hint == "dense" else None
+    if config.init == "pretrained" and shipped is None:
+        raise InputError(f"--init pretrained: {foundation.source} ships no {config.hint} hint path; use --init zero")
+    if shipped is not None and config.init != "zero":
+        made = HintedControlNet.from_pretrained(shipped, use_safetensors=True, torch_dtype=torch.float32)
+        return made.to(foundation.device)
+    return HintedControlNet.for_foundation(foundation, config.hint, config.hint_width)
+
+
+def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -> TrainingSet:
+    known = [config.prompt or record.caption for record in pairs.dataset]
+    if None in known:
+        fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
+        known = [text or fallback for text in known]
+    grammar = Grammar.load("generic")
+    turns = range(8) if config.symmetries else (0,)
+    items = [
+        turned
+        for turn in turns
+        for i, text in enumerate(known)
+        for turned in symmetries(Item(pairs.image(i), pairs.mask(i), grammar, caption=text), (turn,))
+    ]
+    images, masks = np.stack([item.image for item in items]), np.stack([item.mask for item in items])
+    return TrainingSet(images, masks, build_bank(foundation, items), pairs.dataset.classes)
+
+
+class SiameseSampler:
+    """A trained Siamese-Diffusion (or ControlNet): paints images for masks; never reads a real image."""
+
+    needs = frozenset({"masks"})
+
+    def __init__(self, run: Path, device: str | torch.device = "cpu") -> None:
+        self.nets, info, self.hash = load_artefact(run / "final", device)
+        self.classes = tuple(info["classes"])
+        self.prompt: str = info["prompt"]
+        self.config = SiameseConfig(**info["config"])
+        self.resolution = self.config.resolution or self.nets.foundation.resolution
+
+    def sample(self, jobs: Sequence[Job]) -> list[Pair]:
+        """One image per job, painted for its mask at the generator's resolution.
+
+        Raises:
+            InputError: A job has no mask, or its prompt holds an unknown word.
+        """
+        size = (self.resolution, self.resolution)
+        for job in jobs:
+            if job.mask is None:
+                raise InputError(f"{job.id}: siamese paints masks, and this sample has none; give --masks")
+        masks = np.stack([resize_labels(job.mask, size) for job in jobs if job.mask is not None]).astype(np.int64)
+        prompts = [self.prompt if job.prompt is None else job.prompt for job in jobs]
+        images = sample_images(self.nets, masks, len(self.classes), prompts, [job.seed for job in jobs], self.config)
+        origin = {"steps": self.config.sampling_steps, "solver": self.config.solver, "guidance": self.config.guidance}
+        return [
+            Pair(image, mask, {**origin, "prompt": prompt})
+            for image, mask, prompt in zip(images, masks, prompts, strict=True)
+        ]
+
+    def with_sampling(self, **changes: object) -> SiameseSampler:
+        """Change sampling settings (solver, sampling_steps, guidance)."""
+        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
+        return self
+
+
+def load(run: Path, device: str = "cpu") -> SiameseSampler:
+    """The sampler of a finished run folder."""
+    return SiameseSampler(run, device)

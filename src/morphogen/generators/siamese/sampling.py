@@ -1,0 +1,64 @@
+"""Sampling: a mask-ControlNet with text-only guidance (Siamese-Diffusion, section 3.2: the image branch is for training)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from morphogen.foundation.conditioning import Conditioning
+from morphogen.foundation.halves import encode
+from morphogen.foundation.images import to_bytes
+from morphogen.generators.siamese.config import SiameseConfig
+from morphogen.generators.siamese.hint_images import mask_hint
+from morphogen.generators.siamese.step import Networks
+from morphogen.sampling.solvers import guided, solve
+from morphogen.training.rng import normal
+
+
+@torch.no_grad()
+def sample_images(
+    nets: Networks, masks: NDArray[np.integer], classes: int, prompts: Sequence[str], seeds: Sequence[int], config: SiameseConfig
+) -> NDArray[np.uint8]:
+    """Paint images for masks.
+
+    Args:
+        nets: Trained networks.
+        masks: (B, H, W) label ids; H and W multiples of the foundation's factor times its U-Net's.
+        classes: Number of classes, background included.
+        prompts: B texts.
+        seeds: B seeds; row i depends on masks[i], prompts[i] and seeds[i] alone.
+        config: Solver, steps and guidance scale.
+
+    Returns:
+        (B, H, W, 3) uint8.
+    """
+    foundation, device = nets.foundation, nets.foundation.device
+    n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
+    embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps and both halves
+    cond = _unique(nets, prompts)
+    both = config.guidance != 1
+    if both:
+        cond = Conditioning.cat([cond, _unique(nets, [""] * n)])
+        embedded = torch.cat([embedded, embedded])
+
+    def denoise(z: Tensor, t: Tensor) -> Tensor:
+        if both:
+            z, t = torch.cat([z, z]), torch.cat([t, t])
+        c = nets.controlnet.residuals(z, t, cond, embedded)
+        output = nets.decoder(encode(foundation.unet, z, t, cond), cond, c)
+        return guided(*output.chunk(2), config.guidance) if both else output
+
+    z_T = normal(seeds, shape, "z_T").to(device)
+    z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)
+    return to_bytes(foundation.decode(z0)).transpose(0, 2, 3, 1)
+
+
+def _unique(nets: Networks, prompts: Sequence[str]) -> Conditioning:
+    """Conditioning of each prompt; equal texts are encoded once."""
+    distinct = list(dict.fromkeys(prompts))
+    index = torch.tensor([distinct.index(prompt) for prompt in prompts], device=nets.foundation.device)
+    return nets.foundation.conditioning(distinct).rows(index)
