@@ -87,6 +87,7 @@ def test_every_fault_is_collected(tmp_path: Path) -> None:
         "parts 1 subjects, s9 among them",
     ):
         assert any(part in text for text in texts), part
+    assert sum("04.png" in text for text in texts) == 1
     assert report.n == 9
 
 

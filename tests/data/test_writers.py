@@ -159,3 +159,15 @@ def test_nnunet_needs_masks(tmp_path: Path) -> None:
     (tmp_path / "in" / "masks").rmdir()
     with pytest.raises(InputError, match="nnU-Net"):
         write_dataset(read_dataset(tmp_path / "in"), tmp_path / "new", "nnunet")
+
+
+def test_mixed_kinds(tmp_path: Path) -> None:
+    data = source(tmp_path / "in", "rgb", 2)
+    Image.fromarray(KINDS["16-bit"]()).save(data[0].image)
+    Image.fromarray(KINDS["grey"]()).save(data[1].image)
+    same(data, read_dataset(write_dataset(data, tmp_path / "out", "folders")))
+    with pytest.raises(InputError, match=r"p0\.png: has more than 8 bits, others are RGB"):
+        write_dataset(data, tmp_path / "nn", "nnunet")
+    rest = data.select(["p1", "p2", "p3"])
+    made = read_dataset(write_dataset(rest, tmp_path / "rest", "nnunet"))
+    assert np.array_equal(load_image(made[0])[..., 1], load_image(data[1]))

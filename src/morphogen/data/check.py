@@ -78,10 +78,11 @@ def check_dataset(path: str | Path, mask_values: Mapping[int, int] | None = None
     rule = _rule(root, records, mask_values, faults)
     figures = Fingerprint(rule.classes)
     thumbnails: dict[int, NDArray[np.float32]] = {}
+    known = {fault.file for fault in faults if fault.fatal}
     for index, record in enumerate(track(records, "checking", len(records))):
         try:
             thumbnails[index] = _check_image(record, figures, faults)
-            if record.mask is not None and rule.values:
+            if record.mask is not None and record.mask not in known and rule.values:
                 _check_mask(record, rule, figures, faults)
         except FaultError as error:
             faults.append(error.fault)

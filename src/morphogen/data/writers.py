@@ -101,10 +101,12 @@ def write_records_csv(folder: Path, records: Iterable[Record]) -> None:
 
 
 def _write(dataset: Dataset, items: list[Record], folder: Path, layout: str) -> None:
-    ending = _ending(items, volumes=layout in ("folders", "nnunet"))
-    rgb = layout == "nnunet" and ending != ".nii.gz" and any(load_image(r).ndim == 3 for r in items)
+    volumes = layout in ("folders", "nnunet")
+    common = _common_ending(items) if layout == "nnunet" else None
+    rgb = common not in (None, ".nii.gz") and any(load_image(r).ndim == 3 for r in items)
     rows = []
     for record in track(items, "writing", len(items)):
+        ending = common or _ending(record, volumes)
         image, mask = _names(record, layout, ending)
         for path in (image, mask):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,7 @@ def _write(dataset: Dataset, items: list[Record], folder: Path, layout: str) -> 
         rows.append(_row(layout, record, image, mask))
     write_records_csv(folder, items)
     if layout == "nnunet":
-        _describe_nnunet(dataset, items, folder, ending, rgb)
+        _describe_nnunet(dataset, items, folder, common, rgb)
     else:
         write_classes(folder, dataset.classes)
     manifest = {"imagefolder": "metadata.jsonl", "prompt-json": "prompt.json"}.get(layout)
@@ -144,13 +146,19 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _ending(items: list[Record], volumes: bool) -> str:
-    kinds = {r.plane is not None for r in items} if volumes else {False}
-    if len(kinds) > 1:
-        raise InputError(f"{items[0].image}: volumes and pictures are mixed; convert them apart")
-    if kinds == {True}:
+def _ending(record: Record, volumes: bool) -> str:
+    if record.plane is not None and volumes:
         return ".nii.gz"
-    return ".tif" if any(load_image(r).dtype == np.float32 for r in items) else ".png"
+    may_be_float = record.plane is not None or record.image.suffix.lower() in (".tif", ".tiff")
+    return ".tif" if may_be_float and load_image(record).dtype == np.float32 else ".png"
+
+
+def _common_ending(items: list[Record]) -> str:
+    """The one file ending of an nnU-Net folder: TIFF as soon as one picture needs it."""
+    endings = {_ending(record, volumes=True) for record in items}
+    if len(endings) > 1 and ".nii.gz" in endings:
+        raise InputError(f"{items[0].image}: volumes and pictures are mixed; convert them apart")
+    return max(endings)  # .tif after .png
 
 
 def _whole_volumes(dataset: Dataset) -> list[Record]:
@@ -180,6 +188,8 @@ def _write_image(record: Record, path: Path, ending: str, rgb: bool) -> None:
         _copy_volume(record.image, path)
         return
     image = load_image(record)
+    if rgb and image.dtype != np.uint8:
+        raise InputError(f"{record.image}: has more than 8 bits, others are RGB; convert the two kinds apart")
     if rgb:
         image = to_rgb_uint8(image)
     save_image(path, image.astype(np.float32) if ending == ".tif" and image.ndim == 2 else image)
@@ -211,7 +221,7 @@ def _check_nnunet(dataset: Dataset) -> None:
             raise InputError(f"{record.image}: has no mask, which nnU-Net's training images need; leave it out")
 
 
-def _describe_nnunet(dataset: Dataset, items: list[Record], folder: Path, ending: str, rgb: bool) -> None:
+def _describe_nnunet(dataset: Dataset, items: list[Record], folder: Path, ending: str | None, rgb: bool) -> None:
     described = {
         "channel_names": {"0": "R", "1": "G", "2": "B"} if rgb else {"0": "grey"},
         "labels": {name: i for i, name in enumerate(dataset.classes)},
