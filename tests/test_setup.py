@@ -27,7 +27,9 @@ def project() -> dict[str, Any]:
 
 
 def test_the_pins_lie_in_the_ranges(project: dict[str, Any]) -> None:
-    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines("constraints.txt"))}
+    pins = {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines("constraints.txt"))
+    }
     wanted = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
     outside = [str(r) for r in wanted if not r.specifier.contains(pins[canonicalize_name(r.name)])]
     assert not outside

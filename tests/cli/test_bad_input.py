@@ -15,7 +15,7 @@ from PIL import Image
 
 from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
-from morphogen.training import loop
+from morphogen.study import run
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr(loop, "fit", begun)
+    monkeypatch.setattr(run, "run_training", begun)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str], *parts: str, code: int = 2) -> None:
@@ -105,7 +105,7 @@ def unknown_ids(data: Path) -> Path:
         (other_size, ["31", "32"]),
         (text_file, []),
         (truncated, []),
-        (bomb, ["60000"]),
+        (bomb, ["80 million pixels"]),
         (strange_values, ["0, 7, 255", "--mask-values"]),
         (unknown_ids, ["nobody"]),
     ],
@@ -139,7 +139,8 @@ def test_an_output_folder_with_other_files_stays_as_it_is(data: Path, capsys: py
     [
         ("generator: siamse", ["siamse"]),
         ("arms: [real, sin]", ["sin"]),
-        ("preset: /no/such/foundation\ngenerator: siamese", ["/no/such/foundation"]),
+        ("preset: /no/such/foundation\narms: [real-geo, autoencoded]", ["/no/such/foundation"]),
+        ("preset: someone/model@main\narms: [real-geo, autoencoded]", ["someone/model"]),
         ("presett: tiny", ["presett", "preset"]),
     ],
 )

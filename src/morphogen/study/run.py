@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from morphogen.data.images import load_image
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError, WorkError
@@ -21,6 +22,7 @@ from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
+from morphogen.study.synthesis import uses_foundation
 
 
 def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
@@ -68,7 +70,18 @@ def prepare(config: StudyConfig) -> Bench:
     splits = frozen_splits(config, dataset)
     config = replace(config, arms=_resolved_arms(config, splits))
     refuse_other_study(config)
+    _readable(config, dataset)
     return Bench(config, dataset, splits, tests)
+
+
+def _readable(config: StudyConfig, dataset: Dataset) -> None:
+    """Find now, and not after an hour of training, that a foundation is missing or an image is truncated."""
+    if uses_foundation(config):
+        from morphogen.foundation.model import find_folder
+
+        find_folder(config.preset)
+    for record in track(dataset.records, "reading images"):
+        load_image(record)
 
 
 def _further(name: str, folder: Path, dataset: Dataset) -> Dataset:
