@@ -77,7 +77,7 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
     Raises:
         MorphogenError: Data, generator or training failed; nothing half-done is left in ``cells/``.
     """
-    with lock(bench.out / "locks" / f"{training.name}.lock", wait=False) as held:
+    with lock(bench.out / ".locks" / f"{training.name}.lock", wait=False) as held:
         missing = {t: name for t, name in training.cells.items() if not bench.cell_path(name).exists()}
         if not held or not missing:
             return held

@@ -5,11 +5,15 @@ Nothing here reads the test part. One JSON file a repetition, ``images/LABEL.jso
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from morphogen.data.duplicates import grey_thumbnail
 from morphogen.data.pairs import Pairs
 from morphogen.files import write_json
 from morphogen.metrics.overlap import class_counts, dice_from_counts
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 
 MOST_REFERENCES = 250
 """Real images that the others are compared with, at most: Inception takes a tenth of a second each."""
+LEAST_IMAGES = 4
+"""KID draws subsets of half a set, and needs two images in each."""
+MOST_PAIRS = 24
+"""Closest pairs of the audit that are kept."""
 SEED_OF_ADHERENCE = 1000
 """Added to the repetition's seed, so that the judge of adherence is no judge of an arm."""
 
@@ -32,23 +40,63 @@ SEED_OF_ADHERENCE = 1000
 def measure_images(bench: Bench, repetition: Repetition, tools: Tools) -> None:
     """Write ``images/LABEL.json`` unless it is there, or another process is at it."""
     path = bench.out / "images" / f"{repetition.label}.json"
-    with lock(bench.out / "locks" / f"images.{repetition.label}.lock", wait=False) as held:
+    with lock(bench.out / ".locks" / f"images.{repetition.label}.lock", wait=False) as held:
         if not held or path.exists():
             return
         synthetic = Pairs(synthetic_pairs(bench, repetition), bench.config.resolution)
+        sets = image_sets(bench, repetition, synthetic)
+        path.parent.mkdir(exist_ok=True)
         found = {
             "fold": repetition.fold,
             "seed": repetition.seed,
             "resolution": bench.config.resolution,
             "n_synthetic": len(synthetic),
-            "distances": distances(bench, repetition, synthetic),
+            "distances": distances(bench, repetition, sets),
             "adherence": adherence(bench, repetition, synthetic, tools),
+            "audit": copies(bench, repetition, synthetic, sets, path.with_name(f"{repetition.label}-closest.png")),
         }
-        path.parent.mkdir(exist_ok=True)
         write_json(path, found)
 
 
-def distances(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ImageSet:
+    """`images` (N, 3, R, R) uint8 and their Inception `features` (N, 2048) float64, or None where not installed."""
+
+    images: NDArray[np.uint8]
+    features: NDArray[np.float64] | None
+
+    def rows(self, index: slice | list[int]) -> ImageSet:
+        """Some of the images."""
+        return ImageSet(self.images[index], None if self.features is None else self.features[index])
+
+
+def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[str, ImageSet]:
+    """What is compared, each with its features.
+
+    Returns:
+        ``synthetic``, ``train`` (what the generator saw), ``others`` (training images outside the annotated ones, 250
+        at most; absent where there are none), and ``autoencoded`` (those of ``train``) where the study has a foundation.
+    """
+    resolution, rng = bench.config.resolution, numpy_rng(repetition.seed, "reference")
+    others = [*repetition.extra, *repetition.pool]
+    chosen = sorted(others[i] for i in rng.permutation(len(others))[:MOST_REFERENCES])
+    train = Pairs(bench.dataset.select(repetition.train), resolution).images()
+    images = {"synthetic": synthetic.images(), "train": train}
+    if chosen:
+        images["others"] = Pairs(bench.dataset.select(chosen), resolution, cache=False).images()
+    if uses_foundation(bench.config):
+        images["autoencoded"] = autoencode(train, bench.config)
+    return {name: ImageSet(array, _features(array)) for name, array in images.items()}
+
+
+def _features(images: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    from morphogen.metrics import weights
+    from morphogen.metrics.features import extract
+
+    return extract(as_pictures(images)) if weights.available("inception") else None
+
+
+def distances(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet]) -> dict[str, Any]:
     """FID and KID of synthetic, real and autoencoded images, all of one number, against the same other real images.
 
     The row ``real`` is the floor (real against real), the row ``autoencoded`` that of any latent method. The reference
@@ -60,44 +108,51 @@ def distances(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[st
     """
     from morphogen.metrics import weights
 
-    if not weights.available("inception"):
+    if sets["train"].features is None:
         return {"features": None, "note": weights.MEMBERS["inception"].remedy, "rows": {}}
-    ours, reference, says = _real_sets(bench, repetition)
-    n = min(len(ours), len(synthetic))
-    sets = {"synthetic": synthetic.images(range(n)), "real": ours[:n]}
-    if uses_foundation(bench.config):
-        sets["autoencoded"] = autoencode(ours[:n], bench.config)
-    rows = _against(sets, reference, repetition.seed)
-    return {"features": "inception", "n": n, "n_reference": len(reference), "reference": says, "rows": rows}
+    ours, says = list(range(len(repetition.train))), "training images outside the annotated ones"
+    reference = sets.get("others")
+    if reference is None or len(reference.images) < len(ours):
+        order = [int(i) for i in numpy_rng(repetition.seed, "halves").permutation(len(ours))]
+        ours, says = order[::2], "half of the annotated training images"
+        reference = sets["train"].rows(order[1::2])
+    n = min(len(ours), len(sets["synthetic"].images))
+    compared = {"synthetic": sets["synthetic"].rows(slice(n)), "real": sets["train"].rows(ours[:n])}
+    if "autoencoded" in sets:
+        compared["autoencoded"] = sets["autoencoded"].rows(ours[:n])
+    rows = _against(compared, reference, repetition.seed)
+    return {"features": "inception", "n": n, "n_reference": len(reference.images), "reference": says, "rows": rows}
 
 
-def _real_sets(bench: Bench, repetition: Repetition) -> tuple[np.ndarray, np.ndarray, str]:
-    """Two disjoint sets of real training images (N, 3, R, R) uint8, and where the second is from."""
-    train, others = list(repetition.train), [*repetition.extra, *repetition.pool]
-    rng = numpy_rng(repetition.seed, "reference")
-    says = "training images outside the annotated ones"
-    if len(others) < len(train):
-        order = [train[i] for i in rng.permutation(len(train))]
-        train, others, says = order[::2], order[1::2], "half of the annotated training images"
-    chosen = sorted(others[i] for i in rng.permutation(len(others))[:MOST_REFERENCES])
-    resolution = bench.config.resolution
-    first, second = (Pairs(bench.dataset.select(ids), resolution, cache=False).images() for ids in (train, chosen))
-    return first, second, says
-
-
-def _against(sets: dict[str, np.ndarray], reference: np.ndarray, seed: int) -> dict[str, Any]:
-    from morphogen.metrics.features import extract
+def _against(compared: Mapping[str, ImageSet], reference: ImageSet, seed: int) -> dict[str, Any]:
     from morphogen.metrics.fid import fid
     from morphogen.metrics.kid import kid
 
-    if min(map(len, [reference, *sets.values()])) < 4:
-        return {}
-    real = extract(as_pictures(reference))
-    rows = {}
-    for name, images in sets.items():
-        features = extract(as_pictures(images))
-        rows[name] = {"fid": fid(features, real), "kid": asdict(kid(features, real, seed=seed))}
+    real, rows = reference.features, {}
+    for name, some in compared.items():
+        if real is not None and some.features is not None and min(len(real), len(some.features)) >= LEAST_IMAGES:
+            rows[name] = {"fid": fid(some.features, real), "kid": asdict(kid(some.features, real, seed=seed))}
     return rows
+
+
+def copies(
+    bench: Bench, repetition: Repetition, synthetic: Pairs, sets: Mapping[str, ImageSet], picture: Path
+) -> dict[str, Any]:
+    """The audit: which synthetic images are nearer to one that the generator saw than real images are to each other."""
+    from morphogen.audit.figure import draw_pairs
+    from morphogen.audit.nearest import ImageSet as Audited
+    from morphogen.audit.nearest import audit
+
+    def audited(ids: Sequence[str], name: str, subjects: Sequence[str] | None) -> Audited:
+        pictures[name] = dict(zip(ids, as_pictures(sets[name].images), strict=True))
+        thumbnails = np.stack([grey_thumbnail(image) for image in pictures[name].values()])
+        return Audited(ids, thumbnails, sets[name].features, subjects)
+
+    pictures: dict[str, dict[str, NDArray[np.uint8]]] = {}
+    subjects = [bench.splits.subjects[i] for i in repetition.train]
+    found = audit(audited(synthetic.ids, "synthetic", None), audited(repetition.train, "train", subjects))
+    draw_pairs(found["pairs"], pictures["synthetic"].__getitem__, pictures["train"].__getitem__, picture)
+    return {**found, "pairs": found["pairs"][:MOST_PAIRS]}
 
 
 def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Tools) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,14 +122,15 @@ def make(config: StudyConfig, dataset: Dataset) -> Splits:
         runs = runs[: config.seeds]
     else:
         runs = [(0, seed, f"fold0-seed{seed}") for seed in range(config.seeds or FIXED_SEEDS)]
+    repetitions = tuple(_repetition(config, dataset, group_of, division.folds[run[0]], run) for run in runs)
     return Splits(
         kind=division.kind,
         grouped_by=division.grouped_by,
         n_annotated=config.annotated,
         fingerprint=division.fingerprint,
         subjects=group_of,
-        notes=(*division.notes, *_notes(config)),
-        repetitions=tuple(_repetition(config, dataset, group_of, division.folds[run[0]], run) for run in runs),
+        notes=(*division.notes, *_notes(repetitions, group_of)),
+        repetitions=repetitions,
     )
 
 
@@ -154,8 +155,16 @@ def _repetition(
     return Repetition(*run, train, validation, extra, pool, fold.test_ids)
 
 
-def _notes(config: StudyConfig) -> list[str]:
-    return [] if config.seeds != 1 else ["one repetition: exploratory"]
+def _notes(repetitions: Sequence[Repetition], group_of: Mapping[str, str]) -> list[str]:
+    notes = ["one repetition: exploratory"] if len(repetitions) == 1 else []
+    mixed = [
+        r.label for r in repetitions if not {group_of[i] for i in r.train}.isdisjoint(group_of[i] for i in r.validation)
+    ]
+    if mixed:
+        notes.append(
+            f"too few groups for a validation part of its own: it shares some with training ({', '.join(mixed)})"
+        )
+    return notes
 
 
 def has_extra(splits: Splits, per_mask: int) -> bool:

@@ -37,7 +37,7 @@ def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
         A data set with the classes of the real one; ``synthetic/LABEL/`` in the study's folder.
     """
     folder = bench.out / "synthetic" / repetition.label
-    with lock(bench.out / "locks" / f"synthetic.{repetition.label}.lock", wait=True):
+    with lock(bench.out / ".locks" / f"synthetic.{repetition.label}.lock", wait=True):
         if not (folder / DONE).exists():
             _make(bench, repetition, folder)
     return read_synthetic(folder, bench.dataset)
@@ -72,6 +72,18 @@ def uses_foundation(config: StudyConfig) -> bool:
     """Whether the study rests on a foundation: its generator does, or one of its arms."""
     known = {field.name for field in fields(GENERATORS[config.generator].config())}
     return "foundation" in known or "autoencoded" in config.arms
+
+
+def foundation_card(config: StudyConfig) -> dict[str, Any]:
+    """What the study's foundation says of itself; empty for a foreign one.
+
+    Raises:
+        InputError: There is no such foundation.
+    """
+    from morphogen.foundation.model import CARD, find_folder
+
+    path = find_folder(config.preset) / CARD
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def read_synthetic(folder: Path, real: Dataset) -> Dataset:

@@ -1,0 +1,94 @@
+"""The recipe of a study: what it refuses, and when a folder holds another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from morphogen.errors import InputError
+from morphogen.study.recipe import StudyConfig, config_hash, identity, load_study, refuse_other_study, save_study
+
+Make = Callable[..., StudyConfig]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"arms": ("real", "sin")}, "--arms sin: is not known; did you mean syn"),
+        ({"arms": ("real", "real")}, "names something twice"),
+        ({"generator": "gan"}, "--generator gan: is not known"),
+        ({"judges": ()}, "--judges: names none"),
+        ({"judges": ("unett",)}, "did you mean unet"),
+        ({"mask_transform": "warp"}, "--mask-transform warp"),
+        ({"steps": 0}, "--steps 0: is too small"),
+        ({"per_mask": 0}, "--per-mask 0"),
+        ({"folds": 1}, "--folds 1: is too small; give at least 2"),
+        ({"test": ("kvasir",)}, "is not NAME=DIR"),
+        ({"test": ("test=/x",)}, "is taken"),
+        ({"test": ("a=/x", "a=/y")}, "is taken"),
+        ({"test": ("../a=/x",)}, "is not NAME=DIR"),
+    ],
+)
+def test_refuses_in_one_line(make_config: Make, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        make_config(**options).check()
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_accepts_the_default(make_config: Make) -> None:
+    make_config(test=("kvasir=/data/kvasir",)).check()
+
+
+def test_saved_study_is_continued_and_another_one_refused(make_config: Make) -> None:
+    config = make_config(arms=("real",))
+    config.out.mkdir()
+    save_study(config)
+    refuse_other_study(config)
+    refuse_other_study(make_config(arms=("real",), cells="x*", device="cuda"))
+    before = (config.out / "study.yaml").read_bytes()
+    with pytest.raises(InputError, match=r"--steps 2, not 3; use its value or name another --out"):
+        refuse_other_study(make_config(arms=("real",), steps=3))
+    with pytest.raises(InputError, match="--annotated 8, not"):
+        refuse_other_study(make_config(arms=("real",), annotated=None))
+    assert (config.out / "study.yaml").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused(make_config: Make) -> None:
+    config = make_config()
+    config.out.mkdir()
+    refuse_other_study(config)
+    (config.out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        refuse_other_study(config)
+
+
+def test_damaged_yaml_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    for text in ("- a\n- b\n", "a: [", "\x00"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=r"study\.yaml: is not a study's configuration"):
+            load_study(path)
+
+
+def test_yaml_gives_the_fields_back(make_config: Make, tmp_path: Path) -> None:
+    from morphogen.cli.options import read_options
+    from morphogen.cli.study import Study
+
+    config = make_config(arms=("real", "syn"), test=("further=/data/x",), prompt="a polyp")
+    config.out.mkdir()
+    save_study(config)
+    options = read_options(config.out / "study.yaml", Study)
+    assert identity(StudyConfig(**options, out=tmp_path)) == identity(config)
+
+
+def test_hash_follows_what_a_cell_depends_on(make_config: Make) -> None:
+    base = config_hash(make_config(), "s")
+    same = [{"out": Path("x")}, {"arms": ("real",)}, {"cells": "a*"}, {"data": Path("y")}, {"test": ("a=/b",)}]
+    other = [{"steps": 3}, {"resolution": 32}, {"generator_steps": 5}, {"per_mask": 2}, {"mask_transform": "flip"}]
+    assert all(config_hash(make_config(**options), "s") == base for options in same)
+    hashes = {config_hash(make_config(**options), "s") for options in other} | {config_hash(make_config(), "t"), base}
+    assert len(hashes) == len(other) + 2
