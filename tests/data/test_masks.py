@@ -86,6 +86,7 @@ def test_jpeg_smeared_masks_are_cut_at_127_and_reported(tmp_path: Path) -> None:
     assert len(value_counts(path)) > 5
     rule = decide_mask_values([path])
     assert "smeared" in rule.notes[0]
+    assert rule.values == {**dict.fromkeys(range(128), 0), **dict.fromkeys(range(128, 256), 1)}
     assert (read(path, rule.values) != (smooth > 0)).mean() < 0.005
     again = tmp_path / "again.png"
     Image.open(path).save(again)

@@ -75,6 +75,12 @@ def test_validation_is_whole_subjects_and_about_a_fifth(sizes: list[int], seed: 
     assert len(val) <= 0.2 * len(data) + max(sizes) / 2 or len(val) == min(sizes)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_large_subjects_are_placed_first(seed: int) -> None:
+    folds = grouped_folds(dataset([10] + [1] * 10), 2, seed)
+    assert [len(fold.test_ids) for fold in folds] == [10, 10]
+
+
 def test_seeds_matter_and_repeat() -> None:
     data = dataset([3] * 30)
     assert draw_annotated(data, 20, 1) == draw_annotated(data, 20, 1) != draw_annotated(data, 20, 2)
