@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from segmenters.base import SegmenterTester
 from torch import nn
 
 from morphogen.errors import InputError
 from morphogen.metrics.weights import available
 from morphogen.segmenters import SEGMENTERS, build, resolve
 from morphogen.segmenters.unet import lite0, vgg16
+from segmenters.base import SegmenterTester
 
 
 class TestLite0UNet(SegmenterTester):

@@ -43,6 +43,9 @@ class SegmenterConfig:
         seed: Seed of initialisation, order and augmentation.
         checkpointing_steps: Steps between checkpoints.
         validation_steps: Steps between looks at the validation part; the best look is what is kept.
+
+    Raises:
+        InputError: A value is out of range.
     """
 
     architecture: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +59,20 @@ class SegmenterConfig:
     seed: int = 0
     checkpointing_steps: int = 200
     validation_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for option in (
+            "max_train_steps",
+            "train_batch_size",
+            "gradient_accumulation_steps",
+            "checkpointing_steps",
+            "lr",
+        ):
+            if getattr(self, option) <= 0:
+                raise InputError(f"--{option.replace('_', '-')} {getattr(self, option)}: must be positive")
+        for option, choices in (("augmentation", ("none", "geometric")), ("mixed_precision", ("no", "bf16", "fp16"))):
+            if getattr(self, option) not in choices:
+                raise InputError(f"--{option.replace('_', '-')} {getattr(self, option)}: choose {' or '.join(choices)}")
 
     def loop(self) -> LoopConfig:
         """The training loop's part of it."""
@@ -208,20 +225,21 @@ def train_segmenter(
 
 
 def _agreed(sources: Sequence[PairSource]) -> tuple[tuple[str, ...], int]:
-    """Classes and resolution that all sources share."""
+    """The classes of the source that has most of them, and the resolution that all share."""
+    classes = max((source.dataset.classes for source in sources), key=len)
     first = sources[0]
-    for source in sources[1:]:
-        if source.dataset.classes != first.dataset.classes:
+    for source in sources:
+        if source.dataset.classes != classes[: len(source.dataset.classes)]:
             raise InputError(
-                f"{source.dataset.root}: its classes are {', '.join(source.dataset.classes)}, those of "
-                f"{first.dataset.root} are {', '.join(first.dataset.classes)}; give both the same --mask-values"
+                f"{source.dataset.root}: its classes are {', '.join(source.dataset.classes)}, where other data has "
+                f"{', '.join(classes)}; give all of them the same classes in the same order"
             )
         if source.resolution != first.resolution:
             raise InputError(
                 f"{source.dataset.root}: is read at {source.resolution} px, {first.dataset.root} at "
                 f"{first.resolution} px; train on one resolution"
             )
-    return first.dataset.classes, first.resolution
+    return classes, first.resolution
 
 
 def _digest(sources: Sequence[PairSource]) -> dict[str, Any]:

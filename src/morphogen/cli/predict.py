@@ -1,0 +1,152 @@
+"""``morphogen predict``: label masks from a trained segmenter."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from morphogen.cli.verb import Verb
+from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from morphogen.data.faults import Fault
+    from morphogen.data.records import Record
+    from morphogen.segmenters.predictor import Predictor
+
+_MANIFEST = "predictions.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Verb):
+    """Segment images: one PNG per image, at its native size (0/255 for two classes, label ids for more).
+
+    The same command again leaves finished masks as they are and makes the missing ones. Slices of a volume become one
+    PNG each.
+    """
+
+    run_folder: tyro.conf.Positional[Path]
+    """Run folder of a segmenter (of `train`, or one in a study's runs/)."""
+    images: tyro.conf.Positional[Path]
+    """Folder of images in any layout (masks in it are ignored), or one image file."""
+    out: Path
+    """Folder to write; new, or of an earlier call with the same segmenter."""
+    batch_size: int = 32
+    """Images that pass the network together."""
+
+    def run(self) -> dict[str, Any]:
+        """Write the masks.
+
+        Raises:
+            InputError: No segmenter, no images, or a folder that holds something else.
+        """
+        import torch
+
+        from morphogen.progress import Stage, say
+        from morphogen.segmenters.predictor import load_segmenter
+
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
+        predictor = load_segmenter(self.run_folder, "cuda" if torch.cuda.is_available() else "cpu")
+        records = _records(self.images)
+        self._claim(predictor)
+        missing = [record for record in records if not _finished(self.out / f"{record.id}.png")]
+        with Stage("predicting", len(records), start=len(records) - len(missing)) as stage:
+            for part in _chunks(missing, self.batch_size):
+                self._predict(predictor, part)
+                stage.advance(len(part))
+        say(f"{len(records)} masks, {len(missing)} of them new, in {self.out}")
+        return {
+            "out": str(self.out),
+            "n": len(records),
+            "made": len(missing),
+            "segmenter": predictor.config["segmenter"],
+            "classes": list(predictor.classes),
+            "hash": predictor.hash,
+        }
+
+    def _claim(self, predictor: Predictor) -> None:
+        """Make `out` the folder of this segmenter's predictions, or refuse to mix two."""
+        import json
+
+        from morphogen.files import write_json
+
+        path = self.out / _MANIFEST
+        try:
+            if path.exists():
+                if json.loads(path.read_text())["hash"] == predictor.hash:
+                    return
+                raise InputError(f"{self.out}: holds the predictions of another segmenter; name another --out")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: is not the note of an earlier call; name another --out") from error
+        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+            raise InputError(f"{self.out}: holds other files; name a new or empty --out folder")
+        self.out.mkdir(parents=True, exist_ok=True)
+        values = _grey_levels(len(predictor.classes))
+        rule = dict(zip(predictor.classes, values, strict=True))
+        write_json(path, {"hash": predictor.hash, "grey_level_of_class": rule})
+
+    def _predict(self, predictor: Predictor, records: Sequence[Record]) -> None:
+        from morphogen.data.images import load_image, to_rgb_uint8
+        from morphogen.files import write_bytes
+
+        labels = predictor([to_rgb_uint8(load_image(record)) for record in records], self.batch_size)
+        for record, mask in zip(records, labels, strict=True):
+            write_bytes(self.out / f"{record.id}.png", _png(mask, len(predictor.classes)))
+
+
+def _records(images: Path) -> list[Record]:
+    from morphogen.data.images import is_image, is_volume, stem
+    from morphogen.data.readers import scan
+    from morphogen.data.records import Record
+
+    if not images.is_file():
+        return scan(images, sink=_without_masks)
+    if not is_image(images) or is_volume(images):
+        raise InputError(f"{images}: is not a PNG, JPEG, TIFF or BMP file; name one, or a folder of images")
+    return [Record(stem(images), images)]
+
+
+def _without_masks(fault: Fault) -> None:
+    """Masks are not read here, so that a missing one is no fault."""
+    from morphogen.data.faults import stop
+    from morphogen.data.folders import NO_MASK
+
+    if not fault.fault.startswith(NO_MASK):
+        stop(fault)
+
+
+def _finished(path: Path) -> bool:
+    """Whether an earlier call wrote this mask; it was renamed into place whole, so decoding it is proof enough."""
+    from morphogen.data.masks import raw_mask
+
+    try:
+        raw_mask(path)
+    except InputError:
+        return False
+    return True
+
+
+def _grey_levels(n_classes: int) -> Sequence[int]:
+    return (0, 255) if n_classes == 2 else range(n_classes)
+
+
+def _png(labels: NDArray[np.int64], n_classes: int) -> bytes:
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.array(_grey_levels(n_classes), dtype=np.uint8)[labels]).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    for start in range(0, len(records), size):
+        yield records[start : start + size]

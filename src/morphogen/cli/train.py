@@ -1,0 +1,145 @@
+"""``morphogen train``: one generator or one segmenter."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from morphogen.cli.verb import Verb
+from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    from morphogen.data.records import Dataset
+
+_COMMON = tuple(field.name for field in dataclasses.fields(Verb))
+_OWN = ("method", "data", "out", "mask_values", *_COMMON)
+"""Fields of the verb that are not options of a method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Verb):
+    """Train a generator or a segmenter (`morphogen models` lists them). The same command again continues a stopped run.
+
+    Options that are not given keep the method's own default. Records whose split is ``test`` are left aside before any
+    of their pixels are read.
+    """
+
+    method: tyro.conf.Positional[str]
+    """Name of a generator or segmenter."""
+    data: tyro.conf.Positional[Path]
+    """Folder of annotated images, in any layout that `morphogen data check` reads."""
+    out: Path
+    """Run folder: config.yaml, metrics.jsonl, previews/, checkpoints/, final/."""
+    mask_values: str | None = None
+    """What the values in the masks mean, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
+    resolution: int | None = None
+    """Side in px at which the method works (segmenters: 64)."""
+    train_batch_size: int | None = None
+    """Rows of one optimiser step."""
+    gradient_accumulation_steps: int | None = None
+    """Parts that a batch is worked off in, to save memory."""
+    mixed_precision: str | None = None
+    """no, bf16 or fp16."""
+    max_train_steps: int | None = None
+    """Optimiser steps."""
+    lr: float | None = None
+    """Peak learning rate."""
+    seed: int | None = None
+    """Seed of everything random."""
+    checkpointing_steps: int | None = None
+    """Steps between checkpoints."""
+    validation_steps: int | None = None
+    """Steps between looks at the validation part."""
+    preset: str | None = None
+    """Generators: named settings, or the foundation, as the method's page says."""
+    init: str | None = None
+    """Generators: what to start from, as the method's page says."""
+    encoder: str | None = None
+    """Segmenter unet: auto, scratch, lite0 or vgg16."""
+    augmentation: str | None = None
+    """Segmenters: none or geometric."""
+
+    def run(self) -> dict[str, Any]:
+        """Train the method.
+
+        Raises:
+            InputError: Unknown method, an option that it does not have, wrong data, or a folder with another run.
+            WorkError: The loss is not finite, or the disk is full.
+        """
+        from morphogen.generators import GENERATORS
+        from morphogen.progress import say
+        from morphogen.segmenters import SEGMENTERS
+
+        known = [*GENERATORS, *SEGMENTERS]
+        if self.method not in known:
+            near = difflib.get_close_matches(self.method, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"{self.method}: no such method; {hint}")
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _OWN}
+        options = {name: value for name, value in given.items() if value is not None}
+        result = self._segmenter(options) if self.method in SEGMENTERS else self._generator(options)
+        say(f"trained: {self.out}")
+        return {"run": str(self.out), "method": self.method, **result}
+
+    def _generator(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        from morphogen.generators import GENERATORS
+
+        entry = GENERATORS[self.method]
+        config = _configured(self.method, entry.config(), options)
+        data = _not_test(self.data, self.mask_values)
+        entry.train(data, config, self.out)
+        return {"kind": "generator", "n_train": len(data)}
+
+    def _segmenter(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        from morphogen.data.pairs import Pairs
+        from morphogen.segmenters import resolve
+        from morphogen.segmenters.task import SegmenterConfig, train_segmenter
+
+        options = dict(options)
+        resolution = options.pop("resolution", 64)
+        architecture = resolve(self.method, {"encoder": options.pop("encoder")} if "encoder" in options else {})
+        config = _configured(self.method, SegmenterConfig, {**options, "architecture": architecture})
+        train, val = _parts(_not_test(self.data, self.mask_values).annotated, config.seed)
+        train_segmenter(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
+        return {"kind": "segmenter", "n_train": len(train), "n_val": len(val), "architecture": architecture}
+
+
+def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
+    """The method's config with `options`; those that it does not have are refused."""
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in options:
+        if name not in known:
+            raise InputError(f"--{name.replace('_', '-')}: {method} has no such option; leave it out")
+    return cls(**options)
+
+
+def _not_test(data: Path, mask_values: str | None) -> Dataset:
+    """The dataset without its test part, which is dropped before any mask is opened."""
+    from morphogen.data.mask_values import parse_mask_values
+    from morphogen.data.readers import mask_rule, scan
+    from morphogen.data.records import Dataset
+
+    records = [record for record in scan(data) if record.split != "test"]
+    if not records:
+        raise InputError(f"{data}: holds test records only; give data with a training part")
+    rule = mask_rule(data, records, None if mask_values is None else parse_mask_values(mask_values))
+    return Dataset(data.resolve().name, data, tuple(records), rule.classes, rule.values)
+
+
+def _parts(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+    """Training and validation part: as the data says, else a fifth by subject is taken for validation."""
+    from morphogen.data.split import take_validation
+
+    if not len(data):
+        raise InputError(f"{data.root}: holds no image with a mask; a segmenter needs some")
+    val = data.where(lambda record: record.split == "val")
+    if len(val):
+        return data.where(lambda record: record.split != "val"), val
+    train_ids, val_ids = take_validation(data, data.ids, seed=seed)
+    return data.select(train_ids), data.select(val_ids)
