@@ -1,0 +1,54 @@
+"""Scores of a pair of label maps, and their summary."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from morphogen.metrics.masks import METRICS, score_masks
+from morphogen.metrics.overlap import dice, iou
+from morphogen.metrics.summary import bootstrap_ci95, summarise
+from morphogen.metrics.surface import asd, hd95
+
+
+def test_each_class_is_scored_by_itself() -> None:
+    rng = np.random.default_rng(0)
+    pred, ref = rng.integers(0, 3, (20, 30)), rng.integers(0, 3, (20, 30))
+    scores = score_masks(pred, ref, 3, (1.0, 2.0))
+    for k in (1, 2):
+        a, b = pred == k, ref == k
+        expected = [dice(a, b), iou(a, b), hd95(a, b, (1, 2)), asd(a, b, (1, 2))]
+        assert [scores.per_class[name][k - 1] for name in METRICS] == expected
+    assert scores.image["dice"] == scores.per_class["dice"].mean()
+
+
+def test_empty_classes_are_seen() -> None:
+    pred, ref = np.zeros((3, 4), int), np.zeros((3, 4), int)
+    pred[0, 0] = 1
+    scores = score_masks(pred, ref, 3)
+    assert scores.one_empty.tolist() == [True, False]
+    assert scores.both_empty.tolist() == [False, True]
+    assert scores.per_class["dice"].tolist() == [0, 1]
+    assert scores.per_class["hd95"].tolist() == [5, 0]
+
+
+def test_summary() -> None:
+    one, two = np.zeros((4, 4), int), np.zeros((4, 4), int)
+    one[:2], two[:1] = 1, 1
+    scores = {"a": score_masks(one, one), "b": score_masks(two, one), "c": score_masks(one * 0, one * 0)}
+    result = summarise(scores, ("background", "polyp"))
+    assert result["n"] == 3
+    metric = result["metrics"]["dice"]
+    assert metric["per_image"] == {"a": 1.0, "b": pytest.approx(2 / 3), "c": 1.0}
+    assert metric["mean"] == metric["per_class"]["polyp"] == pytest.approx(8 / 9)
+    assert result["empty"] == {"polyp": {"both": 1, "one": 0}}
+
+
+def test_bootstrap_interval_matches_scipy() -> None:
+    values = np.random.default_rng(1).beta(5, 2, 40)
+    low, high = bootstrap_ci95(values, draws=4000)  # type: ignore[misc]
+    reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=2).confidence_interval
+    width = reference.high - reference.low
+    assert low == pytest.approx(reference.low, abs=0.08 * width)
+    assert high == pytest.approx(reference.high, abs=0.08 * width)
+    assert bootstrap_ci95(values) == bootstrap_ci95(values)
+    assert bootstrap_ci95(values[:1]) is None
