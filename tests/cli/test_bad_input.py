@@ -1,4 +1,4 @@
-"""Bad input to `morphogen study`: one line with the file and the remedy, exit 2, before any training, nothing touched."""
+"""Bad input to `morphogen study`: one line with file and remedy, exit 2, before any training, nothing touched."""
 
 from __future__ import annotations
 

@@ -78,7 +78,13 @@ def _run(name: str, rest: list[str]) -> int:
 
     module, _, cls = VERBS[name][0].partition(":")
     verb_class: type[Verb] = getattr(importlib.import_module(module), cls)
-    verb = tyro.cli(verb_class, prog=f"morphogen {name}", args=rest, default=defaults_from(verb_class, rest))
+    verb = tyro.cli(
+        verb_class,
+        prog=f"morphogen {name}",
+        args=rest,
+        default=defaults_from(verb_class, rest),
+        config=(tyro.conf.PositionalMetavarFromFieldName,),
+    )
     if verb.json is not None and not verb.json.absolute().parent.is_dir():
         raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
     try:

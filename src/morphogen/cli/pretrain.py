@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from morphogen.cli.verb import Verb
-from morphogen.foundation.pretrain import PretrainConfig
+from morphogen.foundation.pretrain_config import PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,42 +16,13 @@ from morphogen.data.prompts import Grammar, vocabulary
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
+from morphogen.foundation.pretrain_config import PretrainConfig
 from morphogen.progress import say
 from morphogen.training.checkpoint import write_folder
 from morphogen.training.rng import numpy_rng
 from morphogen.training.task import LoopConfig
 
 LATENTS = "latents.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """How to make a foundation."""
-
-    data: tuple[Path, ...]
-    """Folders of images (masks and classes, where there, go into the captions)."""
-    out: Path
-    """The run folder; the foundation is its `final` folder."""
-    grammars: tuple[str, ...] = ("generic",)
-    """Caption grammar of each folder, or one for all: polyp, skin, generic or a YAML file."""
-    ids: Path | None = None
-    """JSON file {"sets": {folder name: {"train": [ids], "held_out": [ids]}}}; without it a tenth is held out."""
-    resolution: int = 64
-    """Pixels per side."""
-    phantoms: int = 0
-    """Procedural images per pass, beside the real ones."""
-    autoencoder_steps: int = 2500
-    """Steps of 16 images."""
-    denoiser_steps: int = 8000
-    """Steps of 32 latents."""
-    autoencoder_lr: float = 1e-3
-    """Peak learning rate of the autoencoder (cosine)."""
-    denoiser_lr: float = 5e-4
-    """Peak learning rate of the denoiser (cosine)."""
-    mixed_precision: str = "no"
-    """no or bf16."""
-    seed: int = 0
-    """Of the weights and of everything drawn."""
 
 
 @dataclass(frozen=True)
