@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 216
 """Side in px of a picture in the page."""
-CONTOUR = (255, 214, 64)
+CONTOUR = (80, 235, 255)
 PALETTE = ("#5b6675", "#1f2a37", "#8fb8b4", "#0f6e6e", "#b08d57", "#7a4e7e", "#a0a7b1", "#3b6ea5", "#9a3324")
 
 
@@ -40,16 +40,16 @@ class Axis:
 
     def label(self, tick: float) -> str:
         """The tick with no more digits than the ticks' distance needs."""
-        digits = max(0, -math.floor(math.log10(self.ticks[-1] - self.ticks[0]) - 0.3)) if len(self.ticks) > 1 else 0
+        digits = max(0, -math.floor(math.log10(self.ticks[1] - self.ticks[0]) + 1e-9)) if len(self.ticks) > 1 else 3
         return f"{tick:+.{digits}f}".replace("-", "\u2212") if tick else "0"
 
 
 def axis(values: Sequence[float]) -> Axis:
-    """The axis that holds all `values` and 0, with a margin and three to seven ticks at 1, 2 or 5 times a power of ten."""
+    """The axis that holds all `values` and 0, with a margin and ticks at 1, 2 or 5 times a power of ten."""
     low, high = min(0.0, *values), max(0.0, *values)
     span = (high - low) or 1.0
     low, high = low - 0.06 * span, high + 0.06 * span
-    raw = (high - low) / 4
+    raw = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
     ticks = np.arange(math.ceil(low / step), math.floor(high / step) + 1) * step
@@ -57,7 +57,7 @@ def axis(values: Sequence[float]) -> Axis:
 
 
 def curve(groups: Sequence[Group]) -> str | None:
-    """Mean Dice of every arm against the number of annotated pairs, as an SVG data URI; None for fewer than two sizes."""
+    """Mean Dice of every arm against the annotated pairs, as an SVG data URI; None for fewer than two sizes."""
     sizes = [(group.n_annotated, group) for group in groups if group.n_annotated is not None]
     if len(sizes) < 2:
         return None
@@ -67,12 +67,21 @@ def curve(groups: Sequence[Group]) -> str | None:
     with rc_context({"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "morphogen"}):
         figure = Figure(figsize=(7, 3.4), layout="constrained")
         axes = figure.subplots()
-        for colour, arm in zip(PALETTE, dict.fromkeys(a for _, g in sizes for a in g.arms), strict=False):
-            points = [(n, group.means[arm]["dice"]) for n, group in sizes if arm in group.arms]
-            x, y = [n for n, _ in points], [e.mean for _, e in points]
+        names = list(dict.fromkeys(arm for _, group in sizes for arm in group.arms))
+        for number, arm in enumerate(names):
+            shift = 1 + 0.02 * (number - (len(names) - 1) / 2)  # so that intervals stand side by side
+            points = [(n * shift, group.means[arm]["dice"]) for n, group in sizes if arm in group.arms]
+            y = [e.mean for _, e in points]
             ends = [e.ci95 or (e.mean, e.mean) for _, e in points]
-            axes.plot(x, y, "o-", color=colour, label=arm, markersize=4, linewidth=1.4)
-            axes.fill_between(x, [e[0] for e in ends], [e[1] for e in ends], color=colour, alpha=0.08, linewidth=0)
+            bars = [[m - low for m, (low, _) in zip(y, ends, strict=True)]]
+            bars += [[high - m for m, (_, high) in zip(y, ends, strict=True)]]
+            style: dict[str, Any] = {
+                "markersize": 4,
+                "linewidth": 1.4,
+                "elinewidth": 0.8,
+                "color": PALETTE[number % len(PALETTE)],
+            }
+            axes.errorbar([x for x, _ in points], y, yerr=bars, fmt="o-", label=arm, **style)
         axes.set_xlabel("annotated pairs")
         axes.set_ylabel("mean Dice")
         axes.set_xscale("log")
@@ -96,7 +105,7 @@ class Beside:
     label: str
 
 
-def pairs(out: Path, config: Mapping[str, Any], most: int = 8) -> list[Beside]:
+def pairs(out: Path, config: Mapping[str, Any], most: int = 9) -> list[Beside]:
     """Up to `most` synthetic pairs, evenly spread over repetitions and masks, each beside its real source.
 
     Both are shown at the resolution of the generator, enlarged; the line is the outline of the mask.
@@ -106,8 +115,10 @@ def pairs(out: Path, config: Mapping[str, Any], most: int = 8) -> list[Beside]:
     for number, folder in enumerate(folders):
         share = most // len(folders) + (number < most % len(folders))
         rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-        chosen = np.linspace(0, len(rows) - 1, min(share, len(rows))).round().astype(int)
-        shown += [_beside(folder, rows[i], real) for i in chosen]
+        share = min(share, len(rows))
+        offset = (number + 0.5) / len(folders)  # another mask in every repetition, where they have the same ones
+        chosen = (np.arange(share) + offset) * len(rows) / max(share, 1)
+        shown += [_beside(folder, rows[int(i)], real) for i in chosen]
     return shown
 
 
@@ -156,7 +167,7 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
         Image.fromarray(np.ascontiguousarray(image)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
     )
     large = np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize(size, Image.Resampling.NEAREST))
-    picture[find_boundaries(large, mode="inner")] = CONTOUR
+    picture[find_boundaries(large, mode="thick")] = CONTOUR
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
     return _uri(buffer.getvalue(), "png")

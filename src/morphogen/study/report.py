@@ -13,6 +13,7 @@ from morphogen.files import write_json, write_text
 from morphogen.study import figures
 from morphogen.study.arms import ARMS
 from morphogen.study.compare import METRICS, Comparison, Group
+from morphogen.study.recipe import OWN_TEST
 from morphogen.study.results import Joined, join
 from morphogen.study.verdict import ARM, CONTROL
 
@@ -63,10 +64,8 @@ def render(out: Path, joined: Joined) -> str:
         pairs=figures.pairs(out, joined.config),
         quality=quality(joined.results["images"]),
         audit=joined.results["audit"],
-        reads=test_reads(out),
         best=best_run(out, joined),
         out=out,
-        foundation=joined.results["protocol"].get("foundation"),
         arms=ARMS,
         labels=LABELS,
     )
@@ -96,16 +95,22 @@ class Section:
 
     @property
     def title(self) -> str:
-        """Test set, judge and size in words."""
-        name = "the study's own test images" if self.group.test_set == "test" else self.group.test_set
-        return f"{name}, judge {self.group.judge}, {size(self.group.n_annotated)}"
+        """Test set in words."""
+        own = self.group.test_set == OWN_TEST
+        return "Results on the study's own test images" if own else f"Results on the test set {self.group.test_set}"
+
+    @property
+    def about(self) -> str:
+        """Judge and size in words."""
+        return f"Judge {self.group.judge}, {size(self.group.n_annotated)}."
 
 
 def quality(images: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the image table, means over repetitions.
 
     Returns:
-        ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, and what they rest on.
+        ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, and what they
+        rest on.
     """
     found = [values["distances"] for values in images.values() if values.get("distances", {}).get("rows")]
     names = [n for n in ("synthetic", "real", "autoencoded") if any(n in d["rows"] for d in found)]
@@ -130,12 +135,6 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def test_reads(out: Path) -> int | None:
-    """How often a test part was opened for scoring, or None where nobody counted."""
-    path = out / "test_reads.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def join(out: Path) -> Joined:
         "arms": _arms(groups, primary),
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
         "audit": {fold: values["audit"] for fold, values in images.items() if values.get("audit")},
-        "protocol": protocol(config, splits, cells) | _optional_json(out / "protocol.json"),
+        "protocol": protocol(config, splits, cells) | {"judges": _judges(out), "test_reads": _test_reads(out)},
         "versions": versions(),
         "missing": missing,
     }
@@ -169,6 +169,22 @@ def protocol(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequen
         "intervals": "hierarchical bootstrap over subjects, then images, and seeds where they are crossed; 95 %",
         "tests": "sign flips of subject means, two-sided; Holm's correction over the comparisons of one metric",
     }
+
+
+def _judges(out: Path) -> dict[str, Any]:
+    """Judge -> its resolved architecture (which encoder it had), from the runs that are here."""
+    found: dict[str, Any] = {}
+    for path in sorted((out / "runs").glob("*/final/config.json")):
+        values = _optional_json(path)
+        if "segmenter" in values:
+            found.setdefault(values["segmenter"], values.get("architecture"))
+    return found
+
+
+def _test_reads(out: Path) -> int | None:
+    """How often a test part was opened for scoring, or None where nobody counted."""
+    path = out / "test_reads.jsonl"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
 
 
 def versions() -> dict[str, str]:

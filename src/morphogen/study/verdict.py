@@ -7,7 +7,7 @@ from typing import Any
 
 from morphogen.study.compare import Comparison, Group
 
-ARM, CONTROL, HEADROOM = "syn-geo", "real-geo", "more-real"
+ARM, CONTROL, HEADROOM, NOISE = "syn-geo", "real-geo", "more-real", "duplicated"
 
 
 def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, A
         return _no_verdict(missing)
     outcome = "undecided" if main.undecided else "helped" if main.difference.mean > 0 else "hurt"
     sentences = [_lead(outcome, main), _evidence(group, main), *_limits(outcome, main, headroom)]
+    sentences += _chance(outcome, main, found.get(NOISE))
     return {
         "outcome": outcome,
         "text": " ".join(sentences + _caveats(main, missing)),
@@ -84,6 +85,20 @@ def _limits(outcome: str, main: Comparison, headroom: Comparison | None) -> list
         effect = "made no clear difference" if headroom.undecided else f"changed it by {headroom.difference.mean:+.3f}"
         sentences.append(f"For comparison, as many further real pairs {effect}{_interval(headroom)}.")
     return sentences
+
+
+def _chance(outcome: str, main: Comparison, noise: Comparison | None) -> list[str]:
+    """What the repetitions and the A/A arm say about chance: under k-fold the interval lacks the seeds' share."""
+    signs = [value > 0 for value in main.per_repetition.values()]
+    agree = max(sum(signs), len(signs) - sum(signs))
+    sentences = [f"The sign is the same in {agree} of {len(signs)} repetitions."] if len(signs) > 1 else []
+    if noise is None:
+        return sentences
+    line = f"Chance alone (real pairs twice) changed it by {noise.difference.mean:+.3f}{_interval(noise)}"
+    doubtful = not noise.undecided or abs(noise.difference.mean) >= abs(main.difference.mean)
+    if outcome != "undecided" and doubtful:
+        line += ", which is more than it should: read this verdict with care"
+    return [*sentences, line + "."]
 
 
 def _caveats(main: Comparison, missing: Sequence[str]) -> list[str]:

@@ -1,0 +1,31 @@
+"""``morphogen report STUDY``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from morphogen.cli.verb import Verb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Verb):
+    """Join the finished cells of a study into results.json and report.html, and say what is missing."""
+
+    study: tyro.conf.Positional[Path]
+    """Folder of the study; cells/*.json alone are enough."""
+
+    def run(self) -> dict[str, Any]:
+        """Write both files and print the verdict; returns the content of results.json."""
+        from morphogen.progress import say
+        from morphogen.study.report import build
+
+        results = build(self.study)
+        say(results["verdict"]["text"])
+        for name in results["missing"]:
+            say(f"missing: {name}")
+        say(f"report: {self.study / 'report.html'}")
+        return results

@@ -1,0 +1,187 @@
+"""Joining cells: groups, comparisons, what is missing, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from morphogen.errors import InputError
+from morphogen.study.results import join
+from morphogen.study.stats import holm
+from study.study_folder import EFFECTS, Fake
+
+
+def test_results_have_the_shape_of_the_design(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    results = join(tmp_path).results
+    keys = ("verdict", "cells", "comparisons", "arms", "images", "audit", "protocol", "versions", "missing")
+    assert tuple(results) == keys
+    assert {"text", "outcome"} <= results["verdict"].keys()
+    row = {"arm", "control", "test_set", "n_train", "metric", "diff", "ci95", "p_holm"}
+    assert all(row <= comparison.keys() for comparison in results["comparisons"])
+    for metric in ("dice", "iou", "hd95"):
+        assert {"mean", "ci95"} <= results["arms"]["syn-geo"]["unet"][metric].keys()
+    assert results["images"] == {}
+    assert results["missing"] == []
+    json.dumps(results, allow_nan=False)
+
+
+def test_figures_follow_from_the_cells(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    scores: dict[str, dict[str, float]] = {}
+    for path in (tmp_path / "cells").glob("*.json"):
+        cell = json.loads(path.read_text())
+        scores.setdefault(cell["arm"], {}).update({i: row["dice"] for i, row in cell["scores"].items()})
+    results = join(tmp_path).results
+    mean = {arm: np.mean(list(of_arm.values())) for arm, of_arm in scores.items()}
+    assert results["arms"]["syn"]["unet"]["dice"]["mean"] == pytest.approx(mean["syn"])
+    assert results["arms"]["syn"]["unet"]["dice"]["n_images"] == 48
+    found = {(c["arm"], c["metric"]): c for c in results["comparisons"]}
+    assert found["syn-geo", "dice"]["diff"] == pytest.approx(mean["syn-geo"] - mean["real-geo"])
+    assert found["syn", "dice"]["control"] == "real"
+    assert found["syn", "dice"]["diff"] == pytest.approx(mean["syn"] - mean["real"])
+    assert found["syn-geo", "hd95"]["diff"] < 0
+    assert results["verdict"]["diff"] == found["syn-geo", "dice"]["diff"]
+    dice = [c for c in results["comparisons"] if c["metric"] == "dice"]
+    assert [c["p_holm"] for c in dice] == pytest.approx(holm([c["p"] for c in dice]))
+
+
+def test_two_arms_need_no_correction(tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo": 0.01}).write_cells(tmp_path)
+    assert all(c["p"] == c["p_holm"] for c in join(tmp_path).results["comparisons"])
+
+
+@pytest.mark.parametrize(("effect", "outcome"), [(0.04, "helped"), (-0.04, "hurt"), (0.0, "undecided")])
+def test_outcome(tmp_path: Path, effect: float, outcome: str) -> None:
+    Fake(effects={**EFFECTS, "syn-geo": effect}).write_cells(tmp_path)
+    verdict = join(tmp_path).results["verdict"]
+    assert verdict["outcome"] == outcome
+    assert verdict["text"].lower().startswith(outcome)
+    assert verdict["can_detect"] is True
+    low, high = verdict["ci95"]
+    assert (low > 0, high < 0) == (outcome == "helped", outcome == "hurt")
+    assert f"{verdict['smallest_detectable_gain']:.3f}" in verdict["text"]
+    assert "cannot detect" not in verdict["text"]
+
+
+def test_a_study_in_which_more_real_data_does_not_help_cannot_detect_a_gain(tmp_path: Path) -> None:
+    Fake(effects={**EFFECTS, "syn-geo": 0.0, "more-real": 0.0}).write_cells(tmp_path)
+    verdict = join(tmp_path).results["verdict"]
+    assert (verdict["outcome"], verdict["can_detect"]) == ("undecided", False)
+    assert "this study cannot detect a gain" in verdict["text"]
+
+
+def test_a_control_that_moves_by_itself_is_named(tmp_path: Path) -> None:
+    Fake(effects={**EFFECTS, "duplicated": 0.05}).write_cells(tmp_path)
+    assert "read this verdict with care" in join(tmp_path).results["verdict"]["text"]
+
+
+def test_no_verdict_without_its_arms(tmp_path: Path) -> None:
+    Fake(effects={"real": 0.0, "syn": 0.1}).write_cells(tmp_path)
+    verdict = join(tmp_path).results["verdict"]
+    assert verdict["outcome"] == "undecided"
+    assert "No verdict yet" in verdict["text"]
+
+
+def test_one_repetition_is_exploratory(tmp_path: Path) -> None:
+    Fake(folds=1).write_cells(tmp_path)
+    assert "exploratory" in join(tmp_path).results["verdict"]["text"]
+
+
+def test_crossed_seeds_are_averaged_per_image(tmp_path: Path) -> None:
+    Fake(folds=1, seeds=3).write_cells(tmp_path)
+    results = join(tmp_path).results
+    row = next(c for c in results["comparisons"] if c["arm"] == "syn-geo")
+    assert (row["n_images"], row["n_subjects"], row["repetitions"]) == (48, 12, 3)
+
+
+def test_missing_cells_come_from_the_plan(tmp_path: Path) -> None:
+    fake = Fake()
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    assert join(tmp_path).results["missing"] == []
+    (tmp_path / "cells/syn-geo.unet.fold1.n20.test.json").unlink()
+    results = join(tmp_path).results
+    assert results["missing"] == ["syn-geo.unet.fold1.n20.test"]
+    assert "Preliminary: 1 planned cell still missing" in results["verdict"]["text"]
+    row = next(c for c in results["comparisons"] if c["arm"] == "syn-geo")
+    assert row["repetitions"] == 2
+
+
+def test_missing_cells_without_a_plan(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    (tmp_path / "cells/more-real.unet.fold2.n20.test.json").unlink()
+    assert join(tmp_path).results["missing"] == ["more-real.unet.fold2-seed2.n20.test"]
+
+
+def test_sizes_and_test_sets_are_kept_apart(tmp_path: Path) -> None:
+    arms = {"real-geo": 0.0, "syn-geo": 0.05}
+    Fake(effects=arms, n_annotated=20, config_hash="a").write_cells(tmp_path)
+    Fake(effects=arms, n_annotated=40, config_hash="b").write_cells(tmp_path)
+    Fake(effects=arms, n_annotated=40, config_hash="b", test_set="other").write_cells(tmp_path)
+    joined = join(tmp_path)
+    found = {(c["test_set"], c["n_train"]) for c in joined.results["comparisons"]}
+    assert found == {("test", 20), ("test", 40), ("other", 40)}
+    assert joined.primary is not None
+    assert (joined.primary.test_set, joined.primary.n_annotated) == ("test", 40)
+
+
+def test_folds_of_different_size_are_one_group(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    for path in (tmp_path / "cells").glob("*fold0*"):
+        path.write_text(path.read_text().replace('"n_annotated": 20', '"n_annotated": 21'))
+    (group,) = join(tmp_path).groups
+    assert group.n_annotated is None
+    assert group.means["syn"]["dice"].n_repetitions == 3
+
+
+def damage(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_faulty_cells_are_one_clear_line(tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo": 0.05}).write_cells(tmp_path)
+    path = tmp_path / "cells/syn-geo.unet.fold1.n20.test.json"
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    with pytest.raises(InputError, match=r"fold1.n20.test.json: is not a finished cell; remove it"):
+        join(tmp_path)
+    path.write_text(whole.replace('"wall_s"', '"other"'))
+    with pytest.raises(InputError, match="has no wall_s"):
+        join(tmp_path)
+    path.write_text(whole)
+    damage(path, config_hash="other")
+    with pytest.raises(InputError, match="another recipe or other splits"):
+        join(tmp_path)
+    path.write_text(whole)
+    damage(path, fold=0, seed=0)
+    with pytest.raises(InputError, match=r"is the same cell as syn-geo\.unet\.fold0"):
+        join(tmp_path)
+    path.write_text(whole)
+    scores = json.loads(whole)["scores"]
+    damage(path, scores={i: {**row, "hd95": None} for i, row in scores.items()})
+    with pytest.raises(InputError, match="is not a finished cell"):
+        join(tmp_path)
+    damage(path, scores={i: {**row, "hd95": float("nan")} for i, row in scores.items()})
+    with pytest.raises(InputError, match="is no finite number"):
+        join(tmp_path)
+    damage(path, scores=dict(list(scores.items())[1:]))
+    with pytest.raises(InputError, match=r"scores other images than real-geo\.unet\.fold1"):
+        join(tmp_path)
+
+
+def test_folder_without_cells(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        join(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds no finished cell"):
+        join(tmp_path)
+
+
+def test_no_path_of_this_machine_is_in_the_results(tmp_path: Path) -> None:
+    fake = Fake()
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    assert str(tmp_path) not in json.dumps(join(tmp_path).results)
