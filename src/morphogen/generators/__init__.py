@@ -64,6 +64,13 @@ _ENTRIES = (
         needs=frozenset({"masks"}),
         module="morphogen.generators.siamese.model",
     ),
+    GeneratorEntry(
+        name="controlnet",
+        summary="paints images for masks with the mask branch alone (siamese's folder, another preset)",
+        source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, ICCV 2023, arXiv 2302.05543",
+        needs=frozenset({"masks"}),
+        module="morphogen.generators.siamese.controlnet",
+    ),
 )
 GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}
 

@@ -43,7 +43,7 @@ def save(
     index["controlnet"] = ["diffusers", "ControlNetModel"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
     prompt = Counter(texts[0] for texts in captions).most_common(1)[0][0]
-    info = {"generator": "siamese", "classes": classes, "prompt": prompt, "config": asdict(config)}
+    info = {"generator": config.method, "classes": classes, "prompt": prompt, "config": asdict(config)}
     (folder / INFO).write_text(json.dumps(info, indent=1) + "\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from morphogen.errors import InputError
 
@@ -12,6 +12,9 @@ from morphogen.errors import InputError
 @dataclass(frozen=True, kw_only=True)
 class SiameseConfig:
     """How to train and sample Siamese-Diffusion. The defaults are the method of the paper at the size of `tiny`."""
+
+    method: ClassVar[str] = "siamese"
+    """Name in the table of generators."""
 
     foundation: str = "tiny"
     """tiny, a diffusers folder, or a hub id (owner/name@revision)."""
@@ -63,6 +66,22 @@ class SiameseConfig:
     """Steps between checkpoints."""
     seed: int = 0
     """Of everything random."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlNetConfig(SiameseConfig):
+    """ControlNet (Zhang et al. 2023) with an unlocked decoder: the mask branch alone, with the plain hint."""
+
+    method: ClassVar[str] = "controlnet"
+
+    hint: str = "plain"
+    """plain (ControlNet's hint encoder) or dense (Dense Hint Input)."""
+    image_branch: bool = False
+    """Always off in a ControlNet."""
+    w_c: float = 0.0
+    """Always 0 in a ControlNet."""
+    online_augmentation: bool = False
+    """Always off in a ControlNet."""
 
 
 _PAPER = {

@@ -19,7 +19,7 @@ from morphogen.foundation.images import to_signed
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
-from morphogen.generators.siamese.config import SiameseConfig
+from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.sampling import sample_images
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
@@ -51,8 +51,8 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
         ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
     )  # fmt: skip
-    settings = {"generator": "siamese", "records": list(pairs.ids), **asdict(config)}
-    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, "siamese")
+    settings = {"generator": config.method, "records": list(pairs.ids), **asdict(config)}
+    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, config.method)
     return out
 
 
@@ -99,7 +99,8 @@ class SiameseSampler:
         self.nets, info, self.hash = load_artefact(run / "final", device)
         self.classes = tuple(info["classes"])
         self.prompt: str = info["prompt"]
-        self.config = SiameseConfig(**info["config"])
+        kind = ControlNetConfig if info["generator"] == ControlNetConfig.method else SiameseConfig
+        self.config = kind(**info["config"])
         self.resolution = self.config.resolution or self.nets.foundation.resolution
 
     def sample(self, jobs: Sequence[Job]) -> list[Pair]:

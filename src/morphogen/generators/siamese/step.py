@@ -69,7 +69,7 @@ def step_losses(nets: Networks, x: Inputs, w: Weights) -> dict[str, Tensor]:
     c_m, c_i = _branches(nets, x, z_t, w.image_branch)
 
     def noise(output: Tensor, z: Tensor = z_t, t: Tensor = x.t) -> Tensor:
-        return nets.foundation.to_eps(output.float(), z, t)
+        return nets.foundation.to_eps(output.to(z.dtype), z, t)
 
     eps_m = noise(nets.decoder(features, x.cond, c_m))
     losses = {"L_m": per_sample(eps_m, x.eps).mean()}
@@ -113,7 +113,7 @@ def _augmentation(nets: Networks, x: Inputs, z_t: Tensor, rows: Tensor) -> Tenso
     with torch.no_grad():
         features = encode(nets.foundation.unet, z, t, cond)
     c_m = nets.controlnet.residuals(z, t, cond, nets.controlnet.embed(x.mask_hint[rows]))
-    eps_m = nets.foundation.to_eps(nets.decoder(features, cond, c_m).float(), z, t)
+    eps_m = nets.foundation.to_eps(nets.decoder(features, cond, c_m).to(z.dtype), z, t)
     return per_sample(eps_m, x.eps[rows]).sum() / len(rows)
 
 

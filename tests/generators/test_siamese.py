@@ -1,0 +1,292 @@
+"""Siamese-Diffusion as a generator: hints, presets, training, files, sampling."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from generators.base import GeneratorTester
+from morphogen.data.phantoms import phantom_dataset
+from morphogen.errors import InputError
+from morphogen.foundation.model import Foundation
+from morphogen.foundation.tiny_model import build_tiny
+from morphogen.generators.siamese import model, sampling
+from morphogen.generators.siamese.config import PRESETS, ControlNetConfig, SiameseConfig, siamese_config
+from morphogen.generators.siamese.control import HintedControlNet
+from morphogen.generators.siamese.hint_images import mask_hint, palette
+from morphogen.generators.siamese.hints import DenseHint, PatchMerging, Residual
+from morphogen.generators.siamese.pretrain_hint import pretrain_hint
+from morphogen.sampling.jobs import Job
+from safetensors.torch import load_file
+from small_foundations import SMALL, perturb, small_tiny
+from torch.nn import functional as F
+
+
+@pytest.fixture(scope="module")
+def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("foundation") / "small"
+    small_tiny().save(folder)
+    return folder
+
+
+def quick(foundation: Path, **changes: object) -> SiameseConfig:
+    values = {"max_train_steps": 4, "train_batch_size": 4, "sampling_steps": 2, "hint_width": 4, **changes}
+    return SiameseConfig(foundation=str(foundation), **values)  # type: ignore[arg-type]
+
+
+class TestAsGenerator(GeneratorTester):
+    name = "siamese"
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def set_config(cls, foundation: Path) -> None:
+        cls.config = quick(foundation)
+
+
+class TestControlNetAsGenerator(GeneratorTester):
+    name = "controlnet"
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def set_config(cls, foundation: Path) -> None:
+        cls.config = ControlNetConfig(foundation=str(foundation), max_train_steps=2, train_batch_size=4, sampling_steps=2)
+
+
+class TestHints:
+    def test_dense_hint_has_the_published_size(self) -> None:
+        assert sum(p.numel() for p in DenseHint(320).parameters()) == 3_263_872
+
+    def test_plain_hint_has_the_published_size(self) -> None:
+        with torch.device("meta"):
+            net = ControlNetModel()
+        assert sum(p.numel() for p in net.controlnet_cond_embedding.parameters()) == 1_086_480
+
+    def test_dense_hint_halves_once_a_merge_and_starts_at_zero(self) -> None:
+        for merges in (1, 2, 3):
+            out = DenseHint(12, merges, width=4)(torch.rand(2, 3, 32, 32))
+            assert out.shape == (2, 12, 32 >> merges, 32 >> merges) and float(out.abs().max()) == 0
+
+    def test_patch_merging_against_loops(self) -> None:
+        torch.manual_seed(0)
+        layer, x = PatchMerging(3), torch.randn(2, 3, 4, 6)
+        ours = layer(x)
+        for b in range(2):
+            for i in range(2):
+                for j in range(3):
+                    around = [(2 * i, 2 * j), (2 * i + 1, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j + 1)]
+                    v = torch.cat([x[b, :, r, c] for r, c in around])
+                    v = (v - v.mean()) / (v.var(unbiased=False) + 1e-5).sqrt() * layer.norm.weight + layer.norm.bias
+                    assert torch.allclose(ours[b, :, i, j], layer.reduction.weight @ v + layer.reduction.bias, atol=1e-5)
+
+    def test_residual_against_its_formula(self) -> None:
+        torch.manual_seed(0)
+        layer, x = Residual(4), torch.randn(1, 4, 5, 5)
+        inner = F.conv2d(x, layer.first.weight, layer.first.bias, padding=1)
+        literal = x + F.conv2d(inner * inner.sigmoid(), layer.second.weight, layer.second.bias, padding=1)
+        assert torch.allclose(layer(x), literal * literal.sigmoid(), atol=1e-6)
+
+    @pytest.mark.parametrize("hint", ["plain", "dense"])
+    def test_residuals_equal_diffusers_forward(self, hint: str) -> None:
+        made = small_tiny().to("cpu")
+        net = HintedControlNet.for_foundation(made, hint, hint_width=4).eval()
+        perturb(net)
+        z, t, image = torch.randn(2, 4, 8, 8), torch.tensor([5, 700]), torch.rand(2, 3, 32, 32)
+        cond = made.conditioning(["a photo of a polyp", ""])
+        with torch.no_grad():
+            ours = net.residuals(z, t, cond, net.embed(image))
+            down, mid = net(z, t, encoder_hidden_states=cond.states, controlnet_cond=image, return_dict=False)
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours.skips, down, strict=True))
+        assert torch.allclose(ours.mid, mid, atol=1e-5) and float(mid.abs().max()) > 0
+
+    def test_the_trunk_is_a_copy_of_the_encoder(self) -> None:
+        made = small_tiny().to("cpu")
+        net = HintedControlNet.for_foundation(made, "dense")
+        for name, value in net.down_blocks.state_dict().items():
+            assert torch.equal(value, made.unet.down_blocks.state_dict()[name])
+        assert float(net.controlnet_mid_block.weight.abs().max()) == 0
+
+
+class TestHintImages:
+    def test_binary_masks_are_replicated(self) -> None:
+        hint = mask_hint(np.array([[[0, 1], [1, 0]]]), 2)
+        assert hint.shape == (1, 3, 2, 2) and hint[0, :, 0, 1].tolist() == [1, 1, 1] and float(hint[0, :, 0, 0].sum()) == 0
+
+    @pytest.mark.parametrize("classes", [3, 5, 9])
+    def test_every_class_has_a_colour_of_its_own(self, classes: int) -> None:
+        colours = palette(classes)
+        apart = np.abs(colours[:, None] - colours[None]).max(-1) + np.eye(classes)
+        assert colours.shape == (classes, 3) and apart.min() > 0.2 and 0 <= colours.min() <= colours.max() <= 1
+
+
+class TestPresets:
+    def test_every_preset_builds(self) -> None:
+        for name in PRESETS:
+            siamese_config(name)
+
+    def test_the_paper_recipe(self) -> None:
+        c = siamese_config("sd15")
+        assert (c.resolution, c.max_train_steps, c.train_batch_size, c.lr) == (384, 3000, 48, 1e-5)
+        assert (c.solver, c.sampling_steps, c.guidance, c.prompt_drop, c.w_c) == ("ddim", 50, 9.0, 0.05, 1.0)
+        assert not c.symmetries and c.init == "zero" and c.hint_width == 16
+
+    @pytest.mark.parametrize(
+        ("row", "dense", "augmentation", "consistency"),
+        [(1, 0, 0, 0), (2, 1, 0, 0), (3, 0, 1, 0), (4, 0, 0, 1), (5, 0, 1, 1), (6, 1, 1, 0), (7, 1, 0, 1), (8, 1, 1, 1)],
+    )
+    def test_the_ablation_table(self, row: int, dense: int, augmentation: int, consistency: int) -> None:
+        c = siamese_config(f"sd15+ablation-{row}")
+        assert (c.hint == "dense", c.online_augmentation, c.w_c > 0) == (bool(dense), bool(augmentation), bool(consistency))
+        assert c.image_branch == bool(augmentation or consistency) and c.max_train_steps == 3000
+
+    def test_controlnet_is_row_one(self) -> None:
+        assert siamese_config("controlnet") == siamese_config("ablation-1")
+
+    def test_an_unknown_preset_is_refused(self) -> None:
+        with pytest.raises(InputError, match="--preset huge: no such preset of siamese; choose from tiny"):
+            siamese_config("huge")
+
+
+class TestTraining:
+    def test_decoder_and_control_train_and_nothing_else(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        model.train(data, quick(foundation), tmp_path / "run")
+        before, after = Foundation.load(foundation), Foundation.load(tmp_path / "run" / "final")
+        old, new = before.unet.state_dict(), after.unet.state_dict()
+        changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+        assert changed == {"up_blocks", "conv_norm_out", "conv_out"}
+        for part in ("vae", "text_encoders"):
+            a, b = getattr(before, part), getattr(after, part)
+            a, b = (a[0], b[0]) if part == "text_encoders" else (a, b)
+            assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+    def test_a_locked_decoder_stays(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        model.train(data, quick(foundation, decoder_locked=True), tmp_path / "run")
+        old, new = (Foundation.load(f).unet.state_dict() for f in (foundation, tmp_path / "run" / "final"))
+        assert all(torch.equal(old[name], new[name]) for name in old)
+
+    def test_the_schedule_of_the_weights(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        model.train(data, quick(foundation, max_train_steps=9), tmp_path / "run")
+        rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows if "L_m'" in row] == [4, 5, 6, 7, 8]  # k > N / 3
+        assert rows[0]["L_c"] == 0 and rows[0]["L_i"] == rows[0]["L_m"]
+
+    def test_prompts_are_dropped_at_the_stated_rate(self, foundation: Path, tmp_path: Path) -> None:
+        from morphogen.generators.siamese.task import SiameseTask
+        from morphogen.training.task import Draw
+
+        made = Foundation.load(foundation)
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        config = quick(foundation, prompt_drop=0.25, prompt="a photo of a polyp", symmetries=False)
+        training = model._training_set(made, model.Pairs(data, 32), config)
+        task = SiameseTask(made, model.start(made, config), training, config)
+        drawn = task.batch([Draw(k % 4, 1000 + k) for k in range(400)])
+        assert sum(prompt == "" for prompt in drawn["prompts"]) == pytest.approx(100, abs=30)
+        assert 0 <= int(drawn["t"].min()) and int(drawn["t"].max()) <= 999
+        assert float(drawn["mask_hint"].sum(dim=(1, 2, 3)).min()) > 0  # the hint is never dropped
+
+    def test_multi_class_masks(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        three = replace(data, classes=("background", "a", "b"), mask_values={0: 0, 255: 2})
+        run = model.train(three, quick(foundation, max_train_steps=2), tmp_path / "run")
+        sampler = model.load(run)
+        mask = np.zeros((32, 32), dtype=np.int64)
+        mask[8:16, 8:16], mask[20:28, 20:28] = 1, 2
+        pair = sampler.sample([Job("x", 0, mask)])[0]
+        assert np.array_equal(pair.mask, mask) and sampler.classes == ("background", "a", "b")
+
+    def test_no_masks_is_refused(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        bare = replace(data, records=tuple(replace(r, mask=None) for r in data))
+        with pytest.raises(InputError, match="has no mask to learn from; add masks/"):
+            model.train(bare, quick(foundation), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+class TestInit:
+    def test_a_hint_path_made_on_phantoms(self, foundation: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "f"
+        shutil.copytree(foundation, folder)
+        before = Foundation.load(folder).unet.state_dict()
+        pretrain_hint(folder, tmp_path / "hint-run", steps=3, phantoms=6)
+        made = Foundation.load(folder)
+        assert all(torch.equal(v, made.unet.state_dict()[k]) for k, v in before.items())
+        started = model.start(made, quick(folder, init="auto"))
+        assert float(started.controlnet_mid_block.weight.abs().max()) > 0
+        zero = model.start(made, quick(folder, init="zero"))
+        assert float(zero.controlnet_mid_block.weight.abs().max()) == 0
+
+    def test_a_missing_one_is_refused(self, foundation: Path) -> None:
+        with pytest.raises(InputError, match="--init pretrained: .* ships no dense hint path; use --init zero"):
+            model.start(Foundation.load(foundation), quick(foundation, init="pretrained"))
+        with pytest.raises(InputError, match="--init one: choose zero, pretrained or auto"):
+            model.start(Foundation.load(foundation), quick(foundation, init="one"))
+
+
+class TestSampling:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, foundation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("siamese")
+        data = phantom_dataset(folder / "d", "mucosa", 4, 32)
+        config = quick(foundation, hint="plain", lr=1e-2, prompt="a photo of a polyp")
+        return model.train(data, config, folder / "run")
+
+    def test_no_real_image_is_read(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shutil.rmtree(run.parent / "d")  # the training images are gone
+        mask = np.zeros((32, 32), dtype=np.int64)
+        assert model.load(run).sample([Job("x", 0, mask)])[0].image.shape == (32, 32, 3)
+        assert "image_hint" not in vars(sampling)
+
+    def test_the_mask_changes_the_image(self, run: Path) -> None:
+        sampler = model.load(run)
+        mask = np.zeros((32, 32), dtype=np.int64)
+        other = mask.copy()
+        other[8:24, 8:24] = 1
+        a, b = sampler.sample([Job("x", 0, mask), Job("x", 0, other)])
+        assert not np.array_equal(a.image, b.image)
+
+    def test_a_stock_pipeline_loads_the_folder_and_paints_the_same(self, run: Path) -> None:
+        sampler = model.load(run).with_sampling(solver="ddim", sampling_steps=4, guidance=3.0)
+        pipeline = StableDiffusionControlNetPipeline.from_pretrained(
+            run / "final", safety_checker=None, feature_extractor=None
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        mask = np.zeros((32, 32), dtype=np.int64)
+        mask[8:24, 8:24] = 1
+        from morphogen.training.rng import normal
+
+        theirs = pipeline(
+            "a photo of a polyp", image=mask_hint(mask[None], 2), latents=normal([5], (4, 8, 8), "z_T"), height=32,
+            width=32, num_inference_steps=4, guidance_scale=3.0, eta=0.0, output_type="np",
+        ).images[0]  # fmt: skip
+        ours = sampler.sample([Job("x", 5, mask)])[0].image
+        assert np.abs(ours.astype(float) - 255 * theirs).max() < 1.0
+
+    def test_a_job_without_mask_is_refused(self, run: Path) -> None:
+        with pytest.raises(InputError, match="siamese paints masks, and this sample has none; give --masks"):
+            model.load(run).sample([Job("x", 0)])
+
+    def test_a_damaged_folder_is_one_line(self, run: Path, tmp_path: Path) -> None:
+        shutil.copytree(run, tmp_path / "r")
+        (tmp_path / "r" / "final" / "controlnet" / "config.json").write_text("{")
+        with pytest.raises(InputError, match="is not a whole siamese generator"):
+            model.load(tmp_path / "r")
+
+    def test_files_are_safetensors_and_json(self, run: Path) -> None:
+        kinds = {path.suffix for path in (run / "final").rglob("*") if path.is_file()}
+        assert kinds <= {".safetensors", ".json", ".txt"}
+        assert load_file(run / "final" / "controlnet" / "diffusion_pytorch_model.safetensors")
+
+
+def test_factor_eight_has_three_merges() -> None:
+    made = build_tiny(replace(SMALL, vae_channels=(8, 8, 8, 8)), ["a", "photo"]).to("cpu")
+    net = HintedControlNet.for_foundation(made, "dense", hint_width=2)
+    assert net.embed(torch.rand(1, 3, 32, 32)).shape == (1, 16, 4, 4)
