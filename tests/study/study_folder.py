@@ -111,7 +111,8 @@ def write_images(out: Path, fold: int) -> None:
         "seed": fold,
         "distances": {"features": "inception", "n": 16, "n_reference": 90, "reference": "other images", "rows": rows},
         "adherence": {"judge": "unet", "seed": 1000, "dice": 0.6, "n": 16, "dice_on_real": 0.8, "n_real": 4},
-        "audit": {"n": 16, "flagged": 2, "rate": 0.125, "threshold": 0.1, "pairs": []},
+        "audit": {"n": 16, "flagged": 2, "rate": 0.125, "rate_of_real": 0.02, "threshold": 0.1, "pairs": []},
     }
     (out / "images").mkdir(exist_ok=True)
     (out / "images" / f"fold{fold}.json").write_text(json.dumps(found))
+    Image.new("RGB", (20, 10)).save(out / "images" / f"fold{fold}-closest.png")

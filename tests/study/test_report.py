@@ -84,6 +84,8 @@ def test_page_says_everything_verdict_first(whole: Path) -> None:
     assert "opened for scoring 20 times" in text
     assert "A note on the splits." in text
     assert "12.5 %" in text
+    assert "2.0 %" in text
+    assert "The closest pairs of fold0" in text
     assert str(whole / "synthetic") in text
 
 

@@ -173,5 +173,12 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
     return _uri(buffer.getvalue(), "png")
 
 
+def closest(out: Path, audit: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The repetition with the highest rate of flagged images, and the audit's picture of its closest pairs."""
+    label = max(audit, key=lambda name: float(audit[name]["rate"]), default=None)
+    picture = out / "images" / f"{label}-closest.png"
+    return (label, _uri(picture.read_bytes(), "png")) if label is not None and picture.exists() else None
+
+
 def _uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -64,6 +64,7 @@ def render(out: Path, joined: Joined) -> str:
         pairs=figures.pairs(out, joined.config),
         quality=quality(joined.results["images"]),
         audit=joined.results["audit"],
+        closest=figures.closest(out, joined.results["audit"]),
         best=best_run(out, joined),
         out=out,
         arms=ARMS,
