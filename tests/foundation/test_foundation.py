@@ -46,7 +46,7 @@ def test_half_precision_files_are_read_as_single(tmp_path: Path) -> None:
 
 class TestWhatCannotBeLoaded:
     def test_no_such_name(self) -> None:
-        with pytest.raises(InputError, match=r"^nothing-here: no such foundation; give 'tiny'"):
+        with pytest.raises(InputError, match=r"^nothing-here: no such foundation; give 'tiny', 'sd15'"):
             Foundation.load("nothing-here")
 
     def test_another_folder(self, tmp_path: Path) -> None:

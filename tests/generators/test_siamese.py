@@ -148,7 +148,7 @@ class TestPresets:
         assert siamese_config("controlnet") == siamese_config("ablation-1")
 
     def test_an_unknown_preset_is_refused(self) -> None:
-        with pytest.raises(InputError, match="--preset huge: no such preset of siamese; choose from tiny"):
+        with pytest.raises(InputError, match="--preset huge: no such preset; choose from tiny"):
             siamese_config("huge")
 
 

@@ -57,9 +57,9 @@ class Train(Verb):
     validation_steps: int | None = None
     """Steps between looks at the validation part."""
     preset: str | None = None
-    """Generators: named settings, or the foundation, as the method's page says."""
+    """Generators: tiny, sd15 or another of the method's presets, a foundation's folder, or a hub id."""
     init: str | None = None
-    """Generators: what to start from, as the method's page says."""
+    """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
     encoder: str | None = None
     """Segmenter unet: auto, scratch, lite0 or vgg16."""
     augmentation: str | None = None
@@ -91,7 +91,8 @@ class Train(Verb):
         from morphogen.generators import GENERATORS
 
         entry = GENERATORS[self.method]
-        config = _configured(self.method, entry.config(), options)
+        options = dict(options)
+        config = entry.configure(options.pop("preset", None), **options)
         data = _not_test(self.data, self.mask_values)
         entry.train(data, config, self.out)
         return {"kind": "generator", "n_train": len(data)}

@@ -52,7 +52,7 @@ class Foundation:
 
     @classmethod
     def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
-        """Load ``tiny``, a diffusers folder, or a hub id (``owner/name`` or ``owner/name@revision``); safetensors only.
+        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name`` or ``owner/name@revision``); safetensors only.
 
         Raises:
             InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
@@ -267,6 +267,11 @@ class Foundation:
         return abar.sqrt() * output - (1 - abar).sqrt() * self.to_x0(output, z_t, t)
 
 
+HUB = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+}
+"""Short names of foundations on the hub, at pinned revisions."""
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 
 
@@ -280,11 +285,12 @@ def find_folder(name: str | Path) -> Path:
         return TINY
     if Path(name).is_dir():
         return Path(name)
-    if not _HUB_ID.fullmatch(str(name)):
-        raise InputError(f"{name}: no such foundation; give 'tiny', a diffusers folder, or a hub id as owner/name@revision")
+    if str(name) not in HUB and not _HUB_ID.fullmatch(str(name)):
+        short = ", ".join(map(repr, ["tiny", *HUB]))
+        raise InputError(f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision")
     from huggingface_hub import snapshot_download
 
-    repository, _, revision = str(name).partition("@")
+    repository, _, revision = HUB.get(str(name), str(name)).partition("@")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_PATTERNS))
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,22 @@ class GeneratorEntry:
         """The frozen dataclass that configures its training."""
         config: type[Any] = import_module(self.module).CONFIG
         return config
+
+    def configure(self, preset: str | None = None, **changes: Any) -> Any:
+        """Its config: the defaults, or those of a preset (a name, a foundation's folder or hub id), with `changes`.
+
+        Raises:
+            InputError: The generator has no such preset or option.
+        """
+        module = import_module(self.module)
+        if preset is not None and not hasattr(module, "preset_config"):
+            raise InputError(f"--preset {preset}: {self.name} has no presets; leave it out")
+        base = module.preset_config(preset) if preset is not None else module.CONFIG()
+        known = {field.name for field in fields(base)}
+        for name in changes:
+            if name not in known:
+                raise InputError(f"--{name.replace('_', '-')}: {self.name} has no such option; leave it out")
+        return replace(base, **changes)
 
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""

@@ -92,7 +92,7 @@ _PLAIN, _NO_IMAGE = {"hint": "plain"}, {"image_branch": False, "w_c": 0.0, "onli
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {},
-    "sd15": {"foundation": "stable-diffusion-v1-5/stable-diffusion-v1-5", **_PAPER},
+    "sd15": {"foundation": "sd15", **_PAPER},
     "controlnet": {**_PLAIN, **_NO_IMAGE},
     "ablation-1": {**_PLAIN, **_NO_IMAGE},
     "ablation-2": {**_NO_IMAGE},
@@ -109,12 +109,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
     """The settings of one preset, or several joined by ``+`` (``sd15+ablation-4``), with changes.
 
+    A foundation's folder or hub id is a preset too: the defaults on that foundation.
+
     Raises:
         InputError: No such preset.
     """
+    return SiameseConfig(**{**_preset_values(presets), **changes})
+
+
+def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig:
+    """As `siamese_config`, for the mask branch alone."""
+    return ControlNetConfig(**{**_preset_values(presets), **PRESETS["controlnet"], **changes})
+
+
+def _preset_values(presets: str) -> dict[str, Any]:
+    if presets not in PRESETS and "/" in presets:
+        return {"foundation": presets}
     values: dict[str, Any] = {}
     for name in presets.split("+"):
         if name not in PRESETS:
-            raise InputError(f"--preset {name}: no such preset of siamese; choose from {', '.join(PRESETS)}")
+            known = ", ".join(PRESETS)
+            raise InputError(f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id")
         values |= PRESETS[name]
-    return SiameseConfig(**{**values, **changes})
+    return values

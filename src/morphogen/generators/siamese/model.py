@@ -19,7 +19,7 @@ from morphogen.foundation.images import to_signed
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
-from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig
+from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.sampling import sample_images
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
@@ -29,6 +29,7 @@ from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
 CONFIG = SiameseConfig
+preset_config = siamese_config
 
 
 def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
