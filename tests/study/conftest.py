@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,5 +72,9 @@ def make_config(phantom_folder: Path, tmp_path: Path) -> Callable[..., StudyConf
     return make
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+@pytest.fixture
+def without_inception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inception takes seconds to load; what needs it is tested on its own."""
+    from morphogen.metrics import weights
+
+    monkeypatch.setattr(weights, "available", lambda name: False)

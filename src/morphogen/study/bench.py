@@ -49,8 +49,3 @@ class Bench:
         line = json.dumps({"reader": reader, "test_set": test_set, "n_images": n})
         with (self.out / "test_reads.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-    def reads(self) -> int:
-        """How often a test part has been read for scoring so far."""
-        path = self.out / "test_reads.jsonl"
-        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morphogen.data.images import load_image, to_rgb_uint8
+from morphogen.data.images import load_rgb
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.files import write_json
 from morphogen.metrics.masks import score_masks
@@ -134,7 +134,7 @@ def score(bench: Bench, training: Training, test_set: str, predict: Predict) -> 
     scores: dict[str, dict[str, Any]] = {}
     for start in range(0, len(dataset), AT_ONCE):
         part = dataset.records[start : start + AT_ONCE]
-        labels = predict([to_rgb_uint8(load_image(record)) for record in part])
+        labels = predict([load_rgb(record) for record in part])
         for record, label in zip(part, labels, strict=True):
             found = score_masks(label, native_mask(record, dataset), len(dataset.classes)).image
             scores[record.id] = {"subject": subjects[record.id], **{m: found[m] for m in ("dice", "iou", "hd95")}}

@@ -75,7 +75,7 @@ def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[s
 
     Returns:
         ``synthetic``, ``train`` (what the generator saw), ``others`` (training images outside the annotated ones, 250
-        at most; absent where there are none), and ``autoencoded`` (those of ``train``) where the study has a foundation.
+        at most; absent where there are none), and ``autoencoded`` (of ``train``) where the study has a foundation.
     """
     resolution, rng = bench.config.resolution, numpy_rng(repetition.seed, "reference")
     others = [*repetition.extra, *repetition.pool]

@@ -22,7 +22,7 @@ from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
-from morphogen.study.synthesis import uses_foundation
+from morphogen.study.synthesis import foundation_card, uses_foundation
 
 
 def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
@@ -70,16 +70,34 @@ def prepare(config: StudyConfig) -> Bench:
     splits = frozen_splits(config, dataset)
     config = replace(config, arms=_resolved_arms(config, splits))
     refuse_other_study(config)
-    _readable(config, dataset)
-    return Bench(config, dataset, splits, tests)
+    bench = Bench(config, dataset, splits, tests)
+    refuse_leaks(bench)
+    _readable(dataset)
+    return bench
 
 
-def _readable(config: StudyConfig, dataset: Dataset) -> None:
-    """Find now, and not after an hour of training, that a foundation is missing or an image is truncated."""
-    if uses_foundation(config):
-        from morphogen.foundation.model import find_folder
+def refuse_leaks(bench: Bench) -> None:
+    """Refuse test images that the foundation was trained on, and further test sets that hold images of the study.
 
-        find_folder(config.preset)
+    Raises:
+        InputError: There are such images, or no such foundation.
+    """
+    from morphogen.audit.leakage import refuse_overlaps
+    from morphogen.data.duplicates import signatures
+
+    if uses_foundation(bench.config):
+        card = foundation_card(bench.config)
+        tested = {i for repetition in bench.splits.repetitions for i in repetition.test}
+        for dataset in (bench.dataset.select(sorted(tested)), *bench.tests.values()):
+            refuse_overlaps(dataset, card, f"the foundation {bench.config.preset}")
+    if bench.tests:
+        ours = {"sets": {bench.dataset.name: {"training_ids": [], "phashes": signatures(bench.dataset).hashes}}}
+        for dataset in bench.tests.values():
+            refuse_overlaps(dataset, ours, "this study")
+
+
+def _readable(dataset: Dataset) -> None:
+    """Find now, and not after an hour of training, that an image is truncated."""
     for record in track(dataset.records, "reading images"):
         load_image(record)
 
@@ -114,7 +132,6 @@ def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tool
         measure_images(bench, repetition, tools)
     if busy:
         say(f"left to another process that is at work on them: {', '.join(busy)}")
-    write_json(bench.out / "protocol.json", _protocol(bench))
     return build(bench.out)
 
 
@@ -126,24 +143,6 @@ def freeze(bench: Bench) -> None:
         write_json(bench.out / "splits.json", asdict(bench.splits))
     if not (bench.out / "study.yaml").exists():
         save_study(bench.config)
-
-
-def _protocol(bench: Bench) -> dict[str, Any]:
-    """What only the run knows; the report adds it to the recipe and the splits."""
-    return {
-        "test_reads": bench.reads(),
-        "exploratory": len(bench.splits.repetitions) == 1,
-        "judges": {judge: _architecture(bench, judge) for judge in bench.config.judges},
-    }
-
-
-def _architecture(bench: Bench, judge: str) -> dict[str, Any]:
-    """What an ``auto`` became on this machine, from any finished run of the judge."""
-    import json
-
-    for path in sorted((bench.out / "runs").glob(f"*.{judge}.*/final/config.json")):
-        return dict(json.loads(path.read_text(encoding="utf-8"))["architecture"])
-    return {}
 
 
 def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> list[str]:

@@ -1,0 +1,176 @@
+"""One training and its cells: what each arm trains on, how it is scored, and who may read what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from morphogen.data.images import load_rgb
+from morphogen.data.pairs import native_mask
+from morphogen.study import cells
+from morphogen.study.bench import Bench
+from morphogen.study.cells import run_training
+from morphogen.study.locks import lock
+from morphogen.study.plan import Training, trainings
+from morphogen.study.recipe import StudyConfig
+from morphogen.study.run import freeze, prepare
+
+Make = Callable[..., StudyConfig]
+ALL = ("real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "synthetic-only")
+
+
+def bench_of(config: StudyConfig) -> Bench:
+    bench = prepare(config)
+    freeze(bench)
+    return bench
+
+
+def plan_of(bench: Bench, *sets: str) -> dict[str, Training]:
+    found = trainings(bench.splits, bench.config.arms, bench.config.judges, sets or ("test",))
+    return {training.name: training for training in found}
+
+
+def reads(bench: Bench) -> int:
+    path = bench.out / "test_reads.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture
+def bench(make_config: Make) -> Bench:
+    return bench_of(make_config(annotated=6, arms=ALL))
+
+
+def ids_of(source: Any) -> tuple[str, ...]:
+    return tuple(source.dataset.ids)
+
+
+def test_every_arm_trains_on_its_parts_with_equal_steps(bench: Bench, quick: Any) -> None:
+    plan = plan_of(bench)
+    for arm in ALL:
+        assert run_training(bench, plan[f"{arm}.unet.fold1.n6"], quick.tools)
+    jobs = {arm: quick.arm(arm)[0] for arm in ALL}
+    assert {(job.steps, job.batch, job.seed) for job in jobs.values()} == {(2, 16, 1)}
+    assert {arm for arm, job in jobs.items() if job.augmentation == "none"} == {"real", "syn"}
+    r = bench.splits.repetitions[1]
+    made = tuple(sorted(f"{i}_00" for i in r.train))
+    expected = {
+        "real": [r.train], "real-geo": [r.train], "syn": [r.train, made], "syn-geo": [r.train, made],
+        "duplicated": [r.train, r.train], "more-real": [r.train, r.extra], "synthetic-only": [made],
+    }  # fmt: skip
+    for arm, parts in expected.items():
+        sources = [ids_of(source) for source in jobs[arm].train]
+        assert [tuple(sorted(ids)) for ids in sources] == [tuple(sorted(ids)) for ids in parts]
+        assert ids_of(jobs[arm].validation) == r.validation
+        trained = {i.removesuffix("_00") for ids in sources for i in ids}
+        assert trained.isdisjoint(r.test)
+        assert trained.isdisjoint(r.validation)
+
+
+def test_a_cell_has_the_shape_of_the_design_and_the_right_scores(bench: Bench, quick: Any) -> None:
+    training = plan_of(bench)["syn-geo.unet.fold0.n6"]
+    assert run_training(bench, training, quick.tools)
+    cell = json.loads((bench.out / "cells" / "syn-geo.unet.fold0.n6.test.json").read_text())
+    scores = cell.pop("scores")
+    assert cell.pop("wall_s") >= 0
+    assert cell == {
+        "arm": "syn-geo", "judge": "unet", "fold": 0, "seed": 0, "n_annotated": 6, "test_set": "test",
+        "n_synthetic": len(bench.splits.repetitions[0].train), "config_hash": bench.hash,
+    }  # fmt: skip
+    assert set(scores) == set(bench.splits.repetitions[0].test)
+    for record in bench.dataset.select(scores):
+        predicted = load_rgb(record)[..., 0] > 128
+        reference = native_mask(record, bench.dataset) > 0
+        dice = 2 * (predicted & reference).sum() / (predicted.sum() + reference.sum())
+        row = scores[record.id]
+        assert row["subject"] == record.subject
+        assert row["dice"] == pytest.approx(dice)
+        assert row["iou"] == pytest.approx(dice / (2 - dice))
+        assert row["hd95"] >= 0
+
+
+def test_scores_are_taken_at_native_size(make_config: Make, phantom_folder: Path) -> None:
+    bench = bench_of(make_config(arms=("real",)))
+    shapes: list[tuple[int, ...]] = []
+
+    def predict(images: Any) -> list[np.ndarray]:
+        shapes.extend(image.shape for image in images)
+        return [np.zeros(image.shape[:2], dtype=np.int64) for image in images]
+
+    scores = cells.score(bench, plan_of(bench)["real.unet.fold0.n8"], "test", predict)
+    assert set(shapes) == {(24, 24, 3)}
+    assert {row["dice"] for row in scores.values()} == {0.0}
+    assert {round(row["hd95"], 9) for row in scores.values()} == {round(24 * 2**0.5, 9)}
+
+
+def test_every_read_of_a_test_part_is_counted(bench: Bench, quick: Any) -> None:
+    assert reads(bench) == 0
+    for name in ("real.unet.fold0.n6", "real.unet.fold1.n6"):
+        run_training(bench, plan_of(bench)[name], quick.tools)
+    lines = [json.loads(line) for line in (bench.out / "test_reads.jsonl").read_text().splitlines()]
+    assert reads(bench) == 2
+    assert [line["reader"] for line in lines] == ["real.unet.fold0.n6", "real.unet.fold1.n6"]
+    assert sum(line["n_images"] for line in lines) == len(bench.dataset)
+
+
+def test_test_images_are_opened_by_the_score_alone(bench: Bench, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from morphogen.data import pairs
+
+    opened: list[str] = []
+    read = pairs.load_rgb
+    monkeypatch.setattr(pairs, "load_rgb", lambda record: opened.append(record.id) or read(record))
+    scored: list[str] = []
+    monkeypatch.setattr(cells, "load_rgb", lambda record: scored.append(record.id) or read(record))
+    run_training(bench, plan_of(bench)["syn-geo.unet.fold0.n6"], quick.tools)
+    for source in [*quick.jobs[0].train, quick.jobs[0].validation]:
+        for i in range(len(source)):
+            _ = source[i]
+    r = bench.splits.repetitions[0]
+    assert set(opened).isdisjoint(r.test)
+    assert set(opened) >= {*r.train, *r.validation}
+    assert sorted(scored) == sorted(r.test)
+
+
+def test_one_training_serves_all_test_sets(make_config: Make, tmp_path: Path, quick: Any) -> None:
+    from morphogen.data.phantoms import phantom_dataset
+
+    phantom_dataset(tmp_path / "skin", "skin", 3, 24, seed=9)
+    bench = bench_of(make_config(arms=("real",), test=(f"far={tmp_path / 'skin'}",)))
+    training = plan_of(bench, "test", "far")["real.unet.fold0.n8"]
+    assert run_training(bench, training, quick.tools)
+    assert len(quick.jobs) == 1
+    far = json.loads((bench.out / "cells" / "real.unet.fold0.n8.far.json").read_text())
+    assert far["test_set"] == "far"
+    assert len(far["scores"]) == 3
+    assert reads(bench) == 2
+
+
+def test_finished_cells_are_kept_and_missing_ones_made(make_config: Make, tmp_path: Path, quick: Any) -> None:
+    from morphogen.data.phantoms import phantom_dataset
+
+    phantom_dataset(tmp_path / "skin", "skin", 3, 24, seed=9)
+    bench = bench_of(make_config(arms=("real",), test=(f"far={tmp_path / 'skin'}",)))
+    training = plan_of(bench, "test", "far")["real.unet.fold0.n8"]
+    run_training(bench, replace(training, test_sets=("test",)), quick.tools)
+    path = bench.out / "cells" / "real.unet.fold0.n8.test.json"
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    run_training(bench, training, quick.tools)
+    run_training(bench, training, quick.tools)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    assert len(quick.jobs) == 2
+    assert reads(bench) == 2
+
+
+def test_a_training_at_which_another_process_works_is_left_to_it(bench: Bench, quick: Any) -> None:
+    training = plan_of(bench)["real.unet.fold0.n6"]
+    with lock(bench.out / ".locks" / f"{training.name}.lock", wait=False) as held:
+        assert held
+        assert not run_training(bench, training, quick.tools)
+    assert not quick.jobs
+    assert run_training(bench, training, quick.tools)
+    assert len(quick.jobs) == 1
