@@ -60,6 +60,7 @@ def make_config(phantom_folder: Path, tmp_path: Path) -> Callable[..., StudyConf
 
     def make(**options: Any) -> StudyConfig:
         standard = {
+            "generator": "copy-paste",
             "data": phantom_folder,
             "out": tmp_path / "study",
             "folds": 2,

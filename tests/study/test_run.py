@@ -166,8 +166,6 @@ def test_a_foundation_that_knows_a_test_image_is_refused(
                 run_study(config, quick.tools)
         else:
             run_study(config, quick.tools)
-    (folder / CARD).write_text(json.dumps({"sets": {dataset.name: {"training_ids": [tested[0]], "phashes": []}}}))
-    run_study(make_config(preset=str(folder), dry_run=True), quick.tools)  # copy-paste uses no foundation
 
 
 def test_a_further_test_set_that_holds_training_images_is_refused(

@@ -12,7 +12,8 @@ from morphogen.cli import main
 
 @pytest.fixture
 def words(phantom_folder: Path, tmp_path: Path) -> list[str]:
-    options = "--annotated 6 --folds 2 --seeds 1 --arms real-geo syn-geo --resolution 32 --steps 1 --train-batch-size 2"
+    options = "--generator copy-paste --annotated 6 --folds 2 --seeds 1 --arms real-geo syn-geo --resolution 32"
+    options += " --steps 1 --train-batch-size 2"
     return ["study", str(phantom_folder), "--out", str(tmp_path / "study"), *options.split()]
 
 
@@ -37,6 +38,8 @@ def test_the_command_ends_with_verdict_and_report(
         (["--annotated", "999"], "cannot be drawn"),
         (["--cells", "nothing"], "--cells nothing: matches no cell"),
         (["--preset", "no-such-model", "--arms", "autoencoded"], "no-such-model: no such foundation"),
+        (["--preset", "no-such-model", "--generator", "siamese"], "--preset no-such-model: no such preset"),
+        (["--preset", "sd15"], "--preset sd15: copy-paste has no presets"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(

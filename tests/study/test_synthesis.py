@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from morphogen.study import synthesis
 from morphogen.study.bench import Bench
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
-from morphogen.study.synthesis import ArrayPairs, generator_config, read_synthetic, synthetic_pairs
+from morphogen.study.synthesis import ArrayPairs, foundation_name, generator_config, read_synthetic, synthetic_pairs
 
 Make = Callable[..., StudyConfig]
 
@@ -71,20 +71,43 @@ def test_a_stopped_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert whole[0].image.read_bytes() == image
 
 
-def test_a_generator_is_told_what_it_has_fields_for(make_config: Make) -> None:
-    @dataclass(frozen=True, kw_only=True)
-    class Full:
-        resolution: int = 1
-        seed: int = 9
-        foundation: str = ""
-        max_train_steps: int = 700
-        unrelated: str = "kept"
-
-    config = make_config(resolution=32, preset="somewhere")
-    assert generator_config(Full, config, 3) == Full(resolution=32, seed=3, foundation="somewhere")
-    assert generator_config(Full, replace(config, generator_steps=5), 3).max_train_steps == 5
+def test_a_generator_is_told_what_it_has_options_for(make_config: Make) -> None:
+    config = make_config(generator="siamese", resolution=32, preset="ablation-4")
+    found = generator_config(config, 3)
+    assert (found.resolution, found.seed, found.hint, found.online_augmentation) == (32, 3, "plain", False)
+    assert found.max_train_steps == type(found)().max_train_steps
+    assert generator_config(replace(config, generator_steps=5), 3).max_train_steps == 5
+    assert foundation_name(config) == "tiny"
+    assert foundation_name(replace(config, preset="/some/folder")) == "/some/folder"
+    assert foundation_name(replace(config, generator="copy-paste", preset="/some/folder")) == "/some/folder"
     copy_paste = GENERATORS["copy-paste"].config()
-    assert generator_config(copy_paste, config, 3) == copy_paste(resolution=32)
+    assert generator_config(make_config(resolution=32), 3) == copy_paste(resolution=32)
+
+
+def test_an_adapted_foundation_has_seen_what_the_generator_sees(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from morphogen.foundation import adapt as adapting
+
+    bench = prepare(make_config())
+    bench = replace(bench, config=replace(bench.config, generator="siamese", adapt=True))
+    seen: dict[str, Any] = {}
+
+    def adapt(data: Dataset, config: Any, out: Path) -> Path:
+        seen.update(ids=data.ids, foundation=config.foundation, seed=config.seed)
+        return out / "final"
+
+    def train(self: GeneratorEntry, data: Dataset, config: Any, out: Path) -> Path:
+        seen.update(trained_on=config.foundation)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapting, "adapt", adapt)
+    monkeypatch.setattr(GeneratorEntry, "train", train)
+    repetition = bench.splits.repetitions[1]
+    with pytest.raises(KeyboardInterrupt):
+        synthetic_pairs(bench, repetition)
+    adapted = bench.out / "runs" / "foundation.fold1" / "final"
+    assert seen == {"ids": repetition.train, "foundation": "tiny", "seed": 1, "trained_on": str(adapted)}
 
 
 def test_arrays_serve_as_pairs(bench: Bench) -> None:

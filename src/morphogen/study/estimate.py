@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from morphogen.generators import GENERATORS
 from morphogen.study.arms import ARMS
 from morphogen.study.bench import Bench
 from morphogen.study.plan import Training
@@ -60,5 +59,4 @@ def _seconds_so_far(bench: Bench) -> float | None:
 
 
 def _generator_steps(bench: Bench) -> int:
-    kind = GENERATORS[bench.config.generator].config()
-    return int(getattr(generator_config(kind, bench.config, 0), "max_train_steps", 0))
+    return int(getattr(generator_config(bench.config, 0), "max_train_steps", 0))

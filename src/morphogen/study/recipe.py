@@ -41,7 +41,9 @@ class StudyConfig:
     judges: tuple[str, ...] = ("unet",)
     """Segmenters trained in every arm; the verdict speaks of the first."""
     preset: str = "tiny"
-    """Foundation of the generator and of the autoencoded arm: tiny, a folder, or a hub id."""
+    """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; `autoencoded` takes it too."""
+    adapt: bool = False
+    """Fine-tune the foundation on the images that the generator trains on, first."""
     test: tuple[str, ...] = ()
     """Further test sets, NAME=DIR; every run of the study is scored on them too."""
     seeds: int | None = None

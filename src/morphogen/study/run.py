@@ -22,7 +22,7 @@ from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
-from morphogen.study.synthesis import foundation_card, uses_foundation
+from morphogen.study.synthesis import foundation_card, foundation_name, uses_foundation
 
 
 def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
@@ -70,6 +70,8 @@ def prepare(config: StudyConfig) -> Bench:
     splits = frozen_splits(config, dataset)
     config = replace(config, arms=_resolved_arms(config, splits))
     refuse_other_study(config)
+    if config.preset != StudyConfig.preset and not uses_foundation(config):
+        raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")
     bench = Bench(config, dataset, splits, tests)
     refuse_leaks(bench)
     _readable(dataset)
@@ -89,7 +91,7 @@ def refuse_leaks(bench: Bench) -> None:
         card = foundation_card(bench.config)
         tested = {i for repetition in bench.splits.repetitions for i in repetition.test}
         for dataset in (bench.dataset.select(sorted(tested)), *bench.tests.values()):
-            refuse_overlaps(dataset, card, f"the foundation {bench.config.preset}")
+            refuse_overlaps(dataset, card, f"the foundation {foundation_name(bench.config)}")
     if bench.tests:
         ours = {"sets": {bench.dataset.name: {"training_ids": [], "phashes": signatures(bench.dataset).hashes}}}
         for dataset in bench.tests.values():

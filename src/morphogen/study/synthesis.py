@@ -46,8 +46,11 @@ def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
 def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     config = bench.config
     entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
+    settings = generator_config(config, repetition.seed)
+    if config.adapt and "foundation" in _fields(config):
+        settings = replace(settings, foundation=str(_adapted(bench, repetition, settings)))
     run = bench.out / "runs" / f"generator.{config.generator}.{repetition.label}"
-    entry.train(train, generator_config(entry.config(), config, repetition.seed), run)
+    entry.train(train, settings, run)
     sampler = entry.load(run, config.device)
     plan = plan_jobs(
         train, config.per_mask, config.mask_transform, repetition.seed, config.prompt, size=sampler.resolution
@@ -55,23 +58,48 @@ def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     run_jobs(sampler, plan, folder)
 
 
-def generator_config(kind: type[Any], config: StudyConfig, seed: int) -> Any:
-    """The generator's own config, with what the study says about it; a generator without a field does without it."""
+def _adapted(bench: Bench, repetition: Repetition, settings: Any) -> Path:
+    """The generator's foundation, fine-tuned on the images that the generator may see."""
+    from morphogen.foundation.adapt import AdaptConfig, adapt
+
+    how = AdaptConfig(foundation=settings.foundation, prompt=bench.config.prompt, seed=repetition.seed)
+    images = bench.dataset.select(repetition.train)
+    return adapt(images, how, bench.out / "runs" / f"foundation.{repetition.label}")
+
+
+def generator_config(config: StudyConfig, seed: int) -> Any:
+    """The generator's own config: the preset, where it has presets, and what the study says beside it.
+
+    Raises:
+        InputError: The generator has no such preset.
+    """
+    known, entry = _fields(config), GENERATORS[config.generator]
     stated = {
         "resolution": config.resolution,
         "seed": seed,
-        "foundation": config.preset,
         "max_train_steps": config.generator_steps,
         "prompt": config.prompt,
     }
-    known = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in stated.items() if name in known and value is not None})
+    changes = {name: value for name, value in stated.items() if name in known and value is not None}
+    return entry.configure(config.preset if "foundation" in known else None, **changes)
+
+
+def _fields(config: StudyConfig) -> set[str]:
+    return {field.name for field in fields(GENERATORS[config.generator].config())}
 
 
 def uses_foundation(config: StudyConfig) -> bool:
     """Whether the study rests on a foundation: its generator does, or one of its arms."""
-    known = {field.name for field in fields(GENERATORS[config.generator].config())}
-    return "foundation" in known or "autoencoded" in config.arms
+    return "foundation" in _fields(config) or "autoencoded" in config.arms
+
+
+def foundation_name(config: StudyConfig) -> str:
+    """The foundation of the study's generator, else the preset itself, to be loaded by this name.
+
+    Raises:
+        InputError: The generator has no such preset.
+    """
+    return str(generator_config(config, 0).foundation) if "foundation" in _fields(config) else config.preset
 
 
 def foundation_card(config: StudyConfig) -> dict[str, Any]:
@@ -82,7 +110,7 @@ def foundation_card(config: StudyConfig) -> dict[str, Any]:
     """
     from morphogen.foundation.model import CARD, find_folder
 
-    path = find_folder(config.preset) / CARD
+    path = find_folder(foundation_name(config)) / CARD
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
@@ -133,7 +161,7 @@ def autoencode(images: NDArray[np.uint8], config: StudyConfig, batch: int = 16) 
 
     from morphogen.foundation.model import Foundation
 
-    foundation = Foundation.load(config.preset, config.device)
+    foundation = Foundation.load(foundation_name(config), config.device)
     parts: list[NDArray[np.uint8]] = []
     for start in range(0, len(images), batch):
         x = torch.from_numpy(images[start : start + batch]).float().to(config.device) / 127.5 - 1
