@@ -43,7 +43,13 @@ def _unet(net: Any, z: Tensor, t: Tensor, text: Tensor, down: list[Tensor], mid:
 
 
 def literal_losses(
-    foundation: Foundation, controlnet: Any, step: Step, w_i: float, w_c: float = 1.0, late: bool = True, T_tau: int = 200
+    foundation: Foundation,
+    controlnet: Any,
+    step: Step,
+    w_i: float,
+    w_c: float = 1.0,
+    late: bool = True,
+    T_tau: int = 200,
 ) -> dict[str, Tensor]:
     """L_m, L_i, L_c and L_m' of one step (Eq. 5 to 13), in the order in which the published code computes them."""
     unet, scheduler = foundation.unet, foundation.scheduler

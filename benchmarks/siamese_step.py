@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from literal_siamese import Step, literal_losses
+from torch import Tensor
+
 from morphogen.foundation.halves import DecoderHalf
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Inputs, Networks, Weights, step_losses
-from torch import Tensor
 
 W_I = 0.6
 """Of the timed step: the share of training that is done."""
@@ -95,7 +96,10 @@ def largest_difference(nets: Networks, step: Step, late: bool) -> float:
     mine, my_grads = ours(nets, step, late, None), gradients(nets)
     found = [abs(float(mine[k].detach()) / float(theirs[k].detach()) - 1) for k in theirs]
     total = torch.stack([g.norm() for g in their_grads.values()]).norm()
-    found += [float((g - their_grads[name]).norm() / max(their_grads[name].norm(), 1e-3 * total)) for name, g in my_grads.items()]
+    found += [
+        float((g - their_grads[name]).norm() / max(their_grads[name].norm(), 1e-3 * total))
+        for name, g in my_grads.items()
+    ]
     return max(found)
 
 
@@ -108,7 +112,11 @@ def seconds(run: Callable[[], object]) -> float:
 def ratios(nets: Networks, step: Step, late: bool, rounds: int) -> dict[str, float]:
     """Medians over rounds of literal time over ours, from pixels and with caches."""
     cached = prepare(nets, step)
-    sides = [lambda: literal(nets, step, late), lambda: ours(nets, step, late, None), lambda: ours(nets, step, late, cached)]
+    sides = [
+        lambda: literal(nets, step, late),
+        lambda: ours(nets, step, late, None),
+        lambda: ours(nets, step, late, cached),
+    ]
     for side in sides:
         side()
     times = [[seconds(side) for side in sides] for _ in range(rounds)]

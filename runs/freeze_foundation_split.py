@@ -1,6 +1,6 @@
 """Freeze what `tiny` may be trained on: four fifths of each set whose licence allows it, by near-duplicate groups.
 
-    python runs/freeze_foundation_split.py splits/foundation.json kvasir_seg=$MORPHOGEN_DATA/polyps/kvasir_seg isic2017=...
+    python runs/freeze_foundation_split.py OUT kvasir_seg=$MORPHOGEN_DATA/polyps/kvasir_seg isic2017=...
 
 Takes seconds. The held-out fifths belong to tests and external test sets; every other set is held out whole.
 """

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
 from morphogen.data.prompts import vocabulary
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.tiny_model import TinyConfig, build_tiny
 from morphogen.foundation.tokenizer import write_tokenizer
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 SMALL = TinyConfig(resolution=32, vae_channels=(8, 16, 16), unet_channels=(16, 32), text_width=16, text_layers=1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+
 from morphogen.errors import InputError
 from morphogen.foundation.fit_prompt import DEFAULT_PROMPT, best_prompt
 from morphogen.foundation.model import Foundation
@@ -23,14 +24,19 @@ def test_what_is_saved_loads_as_it_was(kind: str, tmp_path: Path) -> None:
     made.card["resolution"] = 32
     made.save(tmp_path / "f")
     loaded = Foundation.load(tmp_path / "f")
-    assert loaded.card == made.card and loaded.resolution == 32 and loaded.factor == 4
+    assert loaded.card == made.card
+    assert loaded.resolution == 32
+    assert loaded.factor == 4
     x, prompts = torch.rand(2, 3, 32, 32) * 2 - 1, ["a photo of a polyp", ""]
     assert torch.equal(made.encode(x), loaded.encode(x))
     ours, theirs = made.conditioning(prompts), loaded.conditioning(prompts)
     assert torch.equal(ours.states, theirs.states)
     if kind == "sdxl":
-        assert ours.states.shape == (2, 64, 16) and ours.pooled is not None and ours.pooled.shape == (2, 8)
-        assert ours.time_ids is not None and ours.time_ids.tolist()[0] == [32, 32, 0, 0, 32, 32]
+        assert ours.states.shape == (2, 64, 16)
+        assert ours.pooled is not None
+        assert ours.pooled.shape == (2, 8)
+        assert ours.time_ids is not None
+        assert ours.time_ids.tolist()[0] == [32, 32, 0, 0, 32, 32]
     assert not any(p.requires_grad for m in loaded.modules for p in m.parameters())
 
 
@@ -117,7 +123,9 @@ def test_the_posterior_is_sampled_by_seed(tmp_path: Path) -> None:
     made = small_tiny()
     x = torch.rand(2, 3, 32, 32) * 2 - 1
     first, again, other = made.encode(x, [1, 2]), made.encode(x, [1, 2]), made.encode(x, [1, 3])
-    assert torch.equal(first, again) and torch.equal(first[0], other[0]) and not torch.equal(first[1], other[1])
+    assert torch.equal(first, again)
+    assert torch.equal(first[0], other[0])
+    assert not torch.equal(first[1], other[1])
     posterior = made.vae.encode(x).latent_dist
     literal = posterior.mean[1] + posterior.std[1] * normal([2], posterior.mean.shape[1:], "posterior")[0]
     assert torch.allclose(first[1], literal * made.vae.config.scaling_factor, atol=1e-6)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import DecoderHalf, call_frozen, encode, predict
 from small_foundations import small_unet
@@ -41,7 +42,11 @@ def test_residuals_are_added_as_diffusers_adds_them() -> None:
     skips, mid = [torch.randn_like(s) for s in features.skips], torch.randn_like(features.mid)
     ours = DecoderHalf(unet)(features, cond, (skips, mid))
     theirs = unet(
-        z, t, encoder_hidden_states=cond.states, down_block_additional_residuals=skips, mid_block_additional_residual=mid
+        z,
+        t,
+        encoder_hidden_states=cond.states,
+        down_block_additional_residuals=skips,
+        mid_block_additional_residual=mid,
     ).sample
     assert (ours - theirs).abs().max() < 1e-5
 
@@ -57,7 +62,9 @@ def test_a_fixed_decoder_passes_gradients_and_keeps_none() -> None:
         mid = torch.zeros_like(features.mid, requires_grad=True)
         call((list(features.skips), mid)).square().sum().backward()
         grads.append(mid.grad)
-    assert grads[0] is not None and grads[0].abs().max() > 0 and torch.equal(*grads)
+    assert grads[0] is not None
+    assert grads[0].abs().max() > 0
+    assert torch.equal(*grads)
     assert all(p.grad is None for p in decoder.parameters())
 
 
@@ -66,5 +73,7 @@ def test_rows_of_conditioning() -> None:
     keep = torch.tensor([True, False, True])
     twice = Conditioning.cat([cond, cond.rows(keep)])
     assert len(twice) == 5
-    assert twice.pooled is not None and cond.pooled is not None and torch.equal(twice.pooled[4], cond.pooled[2])
+    assert twice.pooled is not None
+    assert cond.pooled is not None
+    assert torch.equal(twice.pooled[4], cond.pooled[2])
     assert Conditioning(cond.states).added is None

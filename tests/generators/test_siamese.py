@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
 from generators.base import GeneratorTester
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.errors import InputError
@@ -23,9 +26,7 @@ from morphogen.generators.siamese.hint_images import mask_hint, palette
 from morphogen.generators.siamese.hints import DenseHint, PatchMerging, Residual
 from morphogen.generators.siamese.pretrain_hint import pretrain_hint
 from morphogen.sampling.jobs import Job
-from safetensors.torch import load_file
 from small_foundations import SMALL, perturb, small_tiny
-from torch.nn import functional as F
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ class TestControlNetAsGenerator(GeneratorTester):
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def set_config(cls, foundation: Path) -> None:
-        cls.config = ControlNetConfig(foundation=str(foundation), max_train_steps=2, train_batch_size=4, sampling_steps=2)
+        cls.config = ControlNetConfig(
+            foundation=str(foundation), max_train_steps=2, train_batch_size=4, sampling_steps=2
+        )
 
 
 class TestHints:
@@ -70,7 +73,8 @@ class TestHints:
     def test_dense_hint_halves_once_a_merge_and_starts_at_zero(self) -> None:
         for merges in (1, 2, 3):
             out = DenseHint(12, merges, width=4)(torch.rand(2, 3, 32, 32))
-            assert out.shape == (2, 12, 32 >> merges, 32 >> merges) and float(out.abs().max()) == 0
+            assert out.shape == (2, 12, 32 >> merges, 32 >> merges)
+            assert float(out.abs().max()) == 0
 
     def test_patch_merging_against_loops(self) -> None:
         torch.manual_seed(0)
@@ -82,7 +86,9 @@ class TestHints:
                     around = [(2 * i, 2 * j), (2 * i + 1, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j + 1)]
                     v = torch.cat([x[b, :, r, c] for r, c in around])
                     v = (v - v.mean()) / (v.var(unbiased=False) + 1e-5).sqrt() * layer.norm.weight + layer.norm.bias
-                    assert torch.allclose(ours[b, :, i, j], layer.reduction.weight @ v + layer.reduction.bias, atol=1e-5)
+                    assert torch.allclose(
+                        ours[b, :, i, j], layer.reduction.weight @ v + layer.reduction.bias, atol=1e-5
+                    )
 
     def test_residual_against_its_formula(self) -> None:
         torch.manual_seed(0)
@@ -102,7 +108,8 @@ class TestHints:
             ours = net.residuals(z, t, cond, net.embed(image))
             down, mid = net(z, t, encoder_hidden_states=cond.states, controlnet_cond=image, return_dict=False)
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours.skips, down, strict=True))
-        assert torch.allclose(ours.mid, mid, atol=1e-5) and float(mid.abs().max()) > 0
+        assert torch.allclose(ours.mid, mid, atol=1e-5)
+        assert float(mid.abs().max()) > 0
 
     def test_the_trunk_is_a_copy_of_the_encoder(self) -> None:
         made = small_tiny().to("cpu")
@@ -115,13 +122,17 @@ class TestHints:
 class TestHintImages:
     def test_binary_masks_are_replicated(self) -> None:
         hint = mask_hint(np.array([[[0, 1], [1, 0]]]), 2)
-        assert hint.shape == (1, 3, 2, 2) and hint[0, :, 0, 1].tolist() == [1, 1, 1] and float(hint[0, :, 0, 0].sum()) == 0
+        assert hint.shape == (1, 3, 2, 2)
+        assert hint[0, :, 0, 1].tolist() == [1, 1, 1]
+        assert float(hint[0, :, 0, 0].sum()) == 0
 
     @pytest.mark.parametrize("classes", [3, 5, 9])
     def test_every_class_has_a_colour_of_its_own(self, classes: int) -> None:
         colours = palette(classes)
         apart = np.abs(colours[:, None] - colours[None]).max(-1) + np.eye(classes)
-        assert colours.shape == (classes, 3) and apart.min() > 0.2 and 0 <= colours.min() <= colours.max() <= 1
+        assert colours.shape == (classes, 3)
+        assert apart.min() > 0.2
+        assert 0 <= colours.min() <= colours.max() <= 1
 
 
 class TestPresets:
@@ -133,16 +144,32 @@ class TestPresets:
         c = siamese_config("sd15")
         assert (c.resolution, c.max_train_steps, c.train_batch_size, c.lr) == (384, 3000, 48, 1e-5)
         assert (c.solver, c.sampling_steps, c.guidance, c.prompt_drop, c.w_c) == ("ddim", 50, 9.0, 0.05, 1.0)
-        assert not c.symmetries and c.init == "zero" and c.hint_width == 16
+        assert not c.symmetries
+        assert c.init == "zero"
+        assert c.hint_width == 16
 
     @pytest.mark.parametrize(
         ("row", "dense", "augmentation", "consistency"),
-        [(1, 0, 0, 0), (2, 1, 0, 0), (3, 0, 1, 0), (4, 0, 0, 1), (5, 0, 1, 1), (6, 1, 1, 0), (7, 1, 0, 1), (8, 1, 1, 1)],
+        [
+            (1, 0, 0, 0),
+            (2, 1, 0, 0),
+            (3, 0, 1, 0),
+            (4, 0, 0, 1),
+            (5, 0, 1, 1),
+            (6, 1, 1, 0),
+            (7, 1, 0, 1),
+            (8, 1, 1, 1),
+        ],
     )
     def test_the_ablation_table(self, row: int, dense: int, augmentation: int, consistency: int) -> None:
         c = siamese_config(f"sd15+ablation-{row}")
-        assert (c.hint == "dense", c.online_augmentation, c.w_c > 0) == (bool(dense), bool(augmentation), bool(consistency))
-        assert c.image_branch == bool(augmentation or consistency) and c.max_train_steps == 3000
+        assert (c.hint == "dense", c.online_augmentation, c.w_c > 0) == (
+            bool(dense),
+            bool(augmentation),
+            bool(consistency),
+        )
+        assert c.image_branch == bool(augmentation or consistency)
+        assert c.max_train_steps == 3000
 
     def test_controlnet_is_row_one(self) -> None:
         assert siamese_config("controlnet") == siamese_config("ablation-1")
@@ -176,7 +203,8 @@ class TestTraining:
         model.train(data, quick(foundation, max_train_steps=9), tmp_path / "run")
         rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows if "L_m'" in row] == [4, 5, 6, 7, 8]  # k > N / 3
-        assert rows[0]["L_c"] == 0 and rows[0]["L_i"] == rows[0]["L_m"]
+        assert rows[0]["L_c"] == 0
+        assert rows[0]["L_i"] == rows[0]["L_m"]
 
     def test_prompts_are_dropped_at_the_stated_rate(self, foundation: Path, tmp_path: Path) -> None:
         from morphogen.generators.siamese.task import SiameseTask
@@ -189,8 +217,19 @@ class TestTraining:
         task = SiameseTask(made, model.start(made, config), training, config)
         drawn = task.batch([Draw(k % 4, 1000 + k) for k in range(400)])
         assert sum(prompt == "" for prompt in drawn["prompts"]) == pytest.approx(100, abs=30)
-        assert 0 <= int(drawn["t"].min()) and int(drawn["t"].max()) <= 999
+        assert int(drawn["t"].min()) >= 0
+        assert int(drawn["t"].max()) <= 999
         assert float(drawn["mask_hint"].sum(dim=(1, 2, 3)).min()) > 0  # the hint is never dropped
+
+    def test_the_foundation_is_adapted_first_where_asked(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        run = model.train(data, quick(foundation, adapt_steps=2, decoder_locked=True), tmp_path / "run")
+        adapted, plain = Foundation.load(run / "adapted" / "final"), Foundation.load(foundation)
+        after = Foundation.load(run / "final").unet.state_dict()
+        assert all(torch.equal(v, after[k]) for k, v in adapted.unet.state_dict().items())
+        assert not torch.equal(plain.unet.conv_in.weight, adapted.unet.conv_in.weight)
+        assert adapted.card["sets"][data.name]["training_ids"] == list(data.ids)
+        assert model.train(data, quick(foundation, adapt_steps=2, decoder_locked=True), run) == run
 
     def test_multi_class_masks(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
@@ -200,7 +239,8 @@ class TestTraining:
         mask = np.zeros((32, 32), dtype=np.int64)
         mask[8:16, 8:16], mask[20:28, 20:28] = 1, 2
         pair = sampler.sample([Job("x", 0, mask)])[0]
-        assert np.array_equal(pair.mask, mask) and sampler.classes == ("background", "a", "b")
+        assert np.array_equal(pair.mask, mask)
+        assert sampler.classes == ("background", "a", "b")
 
     def test_no_masks_is_refused(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
@@ -224,7 +264,7 @@ class TestInit:
         assert float(zero.controlnet_mid_block.weight.abs().max()) == 0
 
     def test_a_missing_one_is_refused(self, foundation: Path) -> None:
-        with pytest.raises(InputError, match="--init pretrained: .* ships no dense hint path; use --init zero"):
+        with pytest.raises(InputError, match=r"--init pretrained: .* ships no dense hint path; use --init zero"):
             model.start(Foundation.load(foundation), quick(foundation, init="pretrained"))
         with pytest.raises(InputError, match="--init one: choose zero, pretrained or auto"):
             model.start(Foundation.load(foundation), quick(foundation, init="one"))

@@ -1,4 +1,4 @@
-"""Siamese-Diffusion's equations, each against a literal slow version or a closed form (float64; the noise schedule is float32)."""
+"""Siamese-Diffusion's equations against literal slow versions and closed forms (float64; float32 noise schedule)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from literal_siamese import Step, literal_losses
+from torch import Tensor
+
 from morphogen.foundation.halves import DecoderHalf
-from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Inputs, Networks, Weights, renoised, step_losses
 from small_foundations import perturb, small_tiny
-from torch import Tensor
 
 B = 5
 
@@ -85,7 +85,8 @@ def test_the_whole_step_equals_the_literal_one(hint: str, late: bool) -> None:
 def test_the_consistency_loss_is_zero_at_the_start() -> None:
     nets = build(noise=0.0)
     losses = step_losses(nets, inputs(nets, batch()), Weights(w_i=0.0))
-    assert float(losses["L_c"]) == 0 and float(losses["L_m"]) == float(losses["L_i"]) > 0
+    assert float(losses["L_c"]) == 0
+    assert float(losses["L_m"]) == float(losses["L_i"]) > 0
     # Zero-initialised outputs: even a full weight of the image branch changes nothing yet.
     assert float(step_losses(nets, inputs(nets, batch()), Weights(w_i=1.0))["L_c"]) == 0
 
@@ -148,11 +149,12 @@ def test_the_renoised_latent_is_the_estimate_noised_again() -> None:
     z0_new = (z_t - (1 - abar).sqrt() * eps_mix) / abar.sqrt()
     literal = abar.sqrt() * z0_new + (1 - abar).sqrt() * step.eps
     ours = renoised(f, z_t, step.eps, eps_mix, step.t)
-    assert torch.allclose(ours, literal, rtol=0, atol=1e-6) and not ours.requires_grad
+    assert torch.allclose(ours, literal, rtol=0, atol=1e-6)
+    assert not ours.requires_grad
     assert torch.equal(renoised(f, z_t, step.eps, step.eps, step.t), z_t)
 
 
-def test_the_augmentation_concerns_rows_below_T_tau_alone() -> None:
+def test_the_augmentation_concerns_rows_below_the_threshold_alone() -> None:
     nets = build()
     x = inputs(nets, batch())
 
@@ -181,14 +183,16 @@ def test_the_mask_branch_never_sees_the_image() -> None:
     x = inputs(nets, batch())
     other = replace(x, image_hint=1 - x.image_hint)
     a, b = (step_losses(nets, v, Weights(w_i=0.5)) for v in (x, other))
-    assert float(a["L_m"]) == float(b["L_m"]) and float(a["L_i"]) != float(b["L_i"])
+    assert float(a["L_m"]) == float(b["L_m"])
+    assert float(a["L_i"]) != float(b["L_i"])
 
 
 def test_without_image_branch_it_is_a_controlnet_step() -> None:
     nets, step = build("plain"), batch()
     ours = step_losses(nets, inputs(nets, step), Weights(w_i=0.5, image_branch=False))
     theirs = literal_losses(nets.foundation, copy.deepcopy(nets.controlnet), step, w_i=0.5, late=False)
-    assert set(ours) == {"L_m"} and float(ours["L_m"]) == pytest.approx(float(theirs["L_m"]), rel=1e-9)
+    assert set(ours) == {"L_m"}
+    assert float(ours["L_m"]) == pytest.approx(float(theirs["L_m"]), rel=1e-9)
 
 
 def test_v_prediction_gives_the_same_losses_in_eps() -> None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from morphogen.errors import InputError, WorkError
 from morphogen.training import checkpoint, loop
 from morphogen.training.checkpoint import newest_checkpoint, prune, save_checkpoint, verify
 from morphogen.training.ema import EMA
 from morphogen.training.loop import fit
-from morphogen.training.optim import learning_rate
+from morphogen.training.optim import PhaseOptimizer, learning_rate
 from morphogen.training.rng import normal
 from morphogen.training.task import Batch, Draw, LoopConfig, Phase, Progress
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 
 class Regression:
@@ -61,7 +62,9 @@ class Regression:
         save_file(self.modules.state_dict(), folder / "net.safetensors")
 
 
-CONFIG = LoopConfig(max_train_steps=9, train_batch_size=4, ema_decay=0.9, checkpointing_steps=3, validation_steps=2, seed=5)
+CONFIG = LoopConfig(
+    max_train_steps=9, train_batch_size=4, ema_decay=0.9, checkpointing_steps=3, validation_steps=2, seed=5
+)
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -112,7 +115,8 @@ def test_the_loss_that_is_logged_leaves_out_what_is_only_logged(tmp_path: Path) 
     fit(Regression(), CONFIG, tmp_path / "run", {})
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     first = rows[0]
-    assert first["loss"] == pytest.approx(first["mse"]) and first["log/abs"] > 0
+    assert first["loss"] == pytest.approx(first["mse"])
+    assert first["log/abs"] > 0
     assert [row["step"] for row in rows if "mse" in row] == list(range(9))
 
 
@@ -127,7 +131,8 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
 
     task = Watched()
     fit(task, replace(CONFIG, keep_best=True), tmp_path / "run", {})
-    assert task.at_best is not None and equal(weights(tmp_path / "run"), task.at_best)
+    assert task.at_best is not None
+    assert equal(weights(tmp_path / "run"), task.at_best)
 
 
 def test_other_settings_are_refused_and_nothing_is_touched(tmp_path: Path) -> None:
@@ -164,7 +169,8 @@ def test_a_full_disk_is_one_line_and_earlier_checkpoints_live(tmp_path: Path, mo
     with pytest.raises(WorkError, match="the disk is full; free some space"):
         fit(Regression(), CONFIG, tmp_path / "run", {})
     left = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert left is not None and left.name == "step-00000003"
+    assert left is not None
+    assert left.name == "step-00000003"
     monkeypatch.setattr(checkpoint, "save_file", real)
     fit(Regression(), CONFIG, tmp_path / "run", {})
     fit(Regression(), CONFIG, tmp_path / "whole", {})
@@ -213,11 +219,39 @@ def test_ema_against_its_definition() -> None:
     assert torch.allclose(parameter, torch.tensor([1.0 + 2.9, -1.0 + 8.7]), atol=1e-5)
 
 
+def test_optimiser_state_survives_any_memory_layout() -> None:
+    """AdamW's fused kernel reads raw memory, and files hold tensors row by row."""
+
+    def make() -> tuple[nn.Conv2d, PhaseOptimizer]:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return conv, PhaseOptimizer(Phase("p", list(conv.parameters()), lambda *_: {}, lr=0.1))
+
+    def step(conv: nn.Conv2d, optimizer: PhaseOptimizer, k: int) -> None:
+        conv.zero_grad()
+        generator = torch.Generator().manual_seed(k)
+        conv(torch.randn(2, 3, 8, 8, generator=generator)).square().sum().backward()
+        optimizer.step(Progress(k, 9), 0.0)
+
+    whole, cut = make(), make()
+    for k in range(4):
+        step(*whole, k)
+    for k in range(2):
+        step(*cut, k)
+    again = make()
+    again[0].load_state_dict({k: v.contiguous() for k, v in cut[0].state_dict().items()})
+    again[1].load({k: v.contiguous() for k, v in cut[1].state().items()})
+    for k in range(2, 4):
+        step(*again, k)
+    assert torch.equal(whole[0].weight, again[0].weight)
+
+
 def test_learning_rate_warms_up_and_follows_half_a_cosine() -> None:
     phase = Phase("p", [], lambda *_: {}, lr=2.0, schedule="cosine", warmup=4)
     values = [learning_rate(phase, Progress(step, 12)) for step in range(12)]
     assert values[:4] == [0.5, 1.0, 1.5, 2.0]
-    assert values[8] == pytest.approx(1.0) and values[11] == pytest.approx(2.0 * 0.5 * (1 - 0.92388), abs=1e-4)
+    assert values[8] == pytest.approx(1.0)
+    assert values[11] == pytest.approx(2.0 * 0.5 * (1 - 0.92388), abs=1e-4)
     assert learning_rate(replace(phase, schedule="constant"), Progress(9, 12)) == 2.0
 
 
@@ -253,7 +287,8 @@ def test_sigterm_saves_first(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="stopped by a signal after step 5"):
         fit(Interrupted(), CONFIG, tmp_path / "run", {})
     newest = newest_checkpoint(tmp_path / "run" / "checkpoints")
-    assert newest is not None and newest.name == "step-00000005"
+    assert newest is not None
+    assert newest.name == "step-00000005"
 
 
 def test_the_loop_module_has_no_pickle() -> None:

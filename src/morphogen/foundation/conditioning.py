@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,8 +38,13 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """Concatenate along the batch."""
-        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Conditioning)}
-        return Conditioning(**{k: None if v[0] is None else torch.cat(v) for k, v in columns.items()})
+
+        def join(values: list[Tensor | None]) -> Tensor | None:
+            found = [value for value in values if value is not None]
+            return torch.cat(found) if found else None
+
+        states = torch.cat([part.states for part in parts])
+        return Conditioning(states, join([part.pooled for part in parts]), join([part.time_ids for part in parts]))
 
     @property
     def added(self) -> dict[str, Tensor] | None:
@@ -48,6 +53,8 @@ class Conditioning:
             return None
         return {"text_embeds": self.pooled, "time_ids": self.time_ids}
 
-    def _map(self, function: Any) -> Conditioning:
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Conditioning(**{k: None if v is None else function(v) for k, v in found.items()})
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
+        def maybe(value: Tensor | None) -> Tensor | None:
+            return None if value is None else function(value)
+
+        return Conditioning(function(self.states), maybe(self.pooled), maybe(self.time_ids))

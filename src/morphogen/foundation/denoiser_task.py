@@ -26,7 +26,12 @@ class DenoiserTask:
     """
 
     def __init__(
-        self, foundation: Foundation, bank: LatentBank, lr: float, drop: float = 0.1, preview_prompts: Sequence[str] = ()
+        self,
+        foundation: Foundation,
+        bank: LatentBank,
+        lr: float,
+        drop: float = 0.1,
+        preview_prompts: Sequence[str] = (),
     ) -> None:
         self.foundation, self.bank, self.lr, self.drop = foundation, bank, lr, drop
         self.preview_prompts = list(preview_prompts)

@@ -80,8 +80,9 @@ class DecoderHalf(nn.Module):
         return self.conv_out(sample)
 
 
-def encode(net: UNet2DConditionModel | ControlNetModel, z_t: Tensor, t: Tensor, cond: Conditioning,
-           hint: Tensor | None = None) -> Features:
+def encode(
+    net: UNet2DConditionModel | ControlNetModel, z_t: Tensor, t: Tensor, cond: Conditioning, hint: Tensor | None = None
+) -> Features:
     """Time embedding, down blocks and middle block of a U-Net, or of a ControlNet's trunk.
 
     Args:
@@ -92,7 +93,7 @@ def encode(net: UNet2DConditionModel | ControlNetModel, z_t: Tensor, t: Tensor, 
         hint: (B, C_0, h, w) embedded hint, added after the first convolution (ControlNet), or None.
     """
     emb = net.time_embedding(net.time_proj(t).to(z_t.dtype))
-    if net.config.addition_embed_type == "text_time":
+    if net.config.addition_embed_type == "text_time" and cond.pooled is not None and cond.time_ids is not None:
         time_ids = net.add_time_proj(cond.time_ids.flatten()).reshape(len(cond), -1)
         emb = emb + net.add_embedding(torch.cat([cond.pooled, time_ids.to(cond.pooled.dtype)], dim=-1).to(emb.dtype))
     sample = net.conv_in(z_t)
@@ -113,7 +114,7 @@ def predict(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioni
 
 
 def frozen_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Detached parameters and buffers of `module`, for `torch.func.functional_call`: gradients pass through, none stay."""
+    """Detached parameters and buffers of `module`, for `functional_call`: gradients pass through, none stay."""
     return {k: v.detach() for k, v in [*module.named_parameters(), *module.named_buffers()]}
 
 

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from morphogen.data.prompts import check_words
 from morphogen.errors import InputError
 from morphogen.foundation.conditioning import Conditioning
+from morphogen.foundation.quiet import quiet
 from morphogen.training.rng import normal
 
 TINY = Path(__file__).parent / "tiny"
@@ -51,8 +52,9 @@ class Foundation:
     folder: Path | None = None
 
     @classmethod
+    @quiet()
     def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
-        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name`` or ``owner/name@revision``); safetensors only.
+        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name[@revision]``); safetensors only.
 
         Raises:
             InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
@@ -80,6 +82,7 @@ class Foundation:
             ) from error
         return loaded.to(device)
 
+    @quiet()
     def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
         """Write a diffusers folder (safetensors) that `load`, and any Stable Diffusion pipeline, can read."""
         suffixes = ["", "_2"][: len(self.text_encoders)]
@@ -287,7 +290,9 @@ def find_folder(name: str | Path) -> Path:
         return Path(name)
     if str(name) not in HUB and not _HUB_ID.fullmatch(str(name)):
         short = ", ".join(map(repr, ["tiny", *HUB]))
-        raise InputError(f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision")
+        raise InputError(
+            f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision"
+        )
     from huggingface_hub import snapshot_download
 
     repository, _, revision = HUB.get(str(name), str(name)).partition("@")

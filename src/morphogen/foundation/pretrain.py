@@ -72,13 +72,15 @@ def pretrain(config: PretrainConfig) -> Path:
     foundation.card |= card(config, sources)
     items = bank_items(config, sources, train)
     bank = build_bank(foundation, items, config.out / LATENTS)
-    prompts = list(dict.fromkeys(source.grammar.label_caption(source.grammar.describe(None, None)) for source in sources))
+    prompts = list(
+        dict.fromkeys(source.grammar.label_caption(source.grammar.describe(None, None)) for source in sources)
+    )
     loop = LoopConfig(
         max_train_steps=config.denoiser_steps, train_batch_size=32, seed=config.seed, ema_decay=0.999,
         mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
     )  # fmt: skip
-    folder = fit(DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=prompts), loop, config.out / "denoiser",
-                 settings, "denoiser")  # fmt: skip
+    denoiser = DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=prompts)
+    folder = fit(denoiser, loop, config.out / "denoiser", settings, "denoiser")
     trained = Foundation.load(folder)
     write_folder(final, trained.save)
     return final
@@ -100,9 +102,7 @@ def read_sources(config: PretrainConfig) -> list[Source]:
         if frozen and dataset.name not in frozen:
             raise InputError(f"{config.ids}: names no set {dataset.name!r}; add it, or leave {path} out")
         parts = frozen.get(dataset.name) or _hold_out(dataset, config.seed)
-        sources.append(
-            Source(dataset.select(parts["train"]), dataset.select(parts["held_out"]), Grammar.load(name))
-        )
+        sources.append(Source(dataset.select(parts["train"]), dataset.select(parts["held_out"]), Grammar.load(name)))
     return sources
 
 

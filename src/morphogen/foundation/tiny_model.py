@@ -1,4 +1,4 @@
-"""The shape of `tiny`: a latent diffusion model that trains on a laptop CPU, built of the same classes as the large ones."""
+"""The shape of `tiny`: a latent diffusion model for a laptop CPU, built of the same classes as the large ones."""
 
 from __future__ import annotations
 

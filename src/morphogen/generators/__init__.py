@@ -83,7 +83,7 @@ _ENTRIES = (
     GeneratorEntry(
         name="controlnet",
         summary="paints images for masks with the mask branch alone (siamese's folder, another preset)",
-        source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models, ICCV 2023, arXiv 2302.05543",
+        source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion, ICCV 2023, arXiv 2302.05543",
         needs=frozenset({"masks"}),
         module="morphogen.generators.siamese.controlnet",
     ),

@@ -19,7 +19,9 @@ from morphogen.errors import WorkError
 _DONE = "complete.json"
 
 
-def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
     """Write ``folder/step-XXXXXXXX``.
 
     Args:

@@ -46,8 +46,7 @@ def fit(task: Task, config: LoopConfig, out: Path, run_config: Mapping[str, Any]
         WorkError: The loss is not finite, or the disk is full.
     """
     final = out / "final"
-    resolved = {**run_config, "training": asdict(config)}
-    _claim(out, resolved)
+    claim(out, config, run_config)
     if final.exists():
         return final
     return _Run(task, config, out, label).fit()
@@ -154,7 +153,9 @@ class _Run:
         return values
 
     def _scaled_step(self, scaler: Any, optimizer: PhaseOptimizer, progress: Progress) -> None:
-        finite = not any(v.item() for v in scaler._per_optimizer_states[id(optimizer.adamw)]["found_inf_per_device"].values())
+        finite = not any(
+            v.item() for v in scaler._per_optimizer_states[id(optimizer.adamw)]["found_inf_per_device"].values()
+        )
         if finite:
             optimizer.step(progress, self.config.max_grad_norm)
         scaler.update()
@@ -272,8 +273,13 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def _claim(out: Path, resolved: Mapping[str, Any]) -> None:
-    """Make `out` this run's folder, or refuse to mix two runs."""
+def claim(out: Path, config: LoopConfig, run_config: Mapping[str, Any]) -> None:
+    """Make `out` this run's folder; `fit` does it, and a method that has work to do before `fit` does it first.
+
+    Raises:
+        InputError: `out` holds a run with other settings, or other files.
+    """
+    resolved = {**run_config, "training": asdict(config)}
     path = out / "config.yaml"
     text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True)
     if path.exists():

@@ -39,7 +39,11 @@ class PhaseOptimizer:
         rows: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, key = name.split(".", 1)
-            rows.setdefault(int(index), {})[key] = value
+            like = self.parameters[int(index)]
+            # The fused kernel walks raw memory: state has to lie as the parameter does (channels-last, say).
+            rows.setdefault(int(index), {})[key] = (
+                torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            )
         self.adamw.load_state_dict({"state": rows, "param_groups": self.adamw.state_dict()["param_groups"]})
 
 

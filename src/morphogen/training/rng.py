@@ -1,4 +1,4 @@
-"""Random numbers as functions of (seed, step, position), so that no process count, batch size or restart changes them."""
+"""Random numbers as functions of (seed, step, position): no process count, batch size or restart changes them."""
 
 from __future__ import annotations
 

@@ -86,11 +86,11 @@ class Task(Protocol):
         ...
 
     def validate(self, step: int) -> Mapping[str, float]:
-        """Scalars on the validation part; ``score`` among them, where higher is better, selects ``best``. May be empty."""
+        """Scalars on the validation part, maybe none; the highest ``score`` among them selects ``best``."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the final artefact (safetensors + JSON), from the weights that the modules hold now (EMA where used)."""
+        """Write the final artefact (safetensors + JSON) from what the modules hold now (EMA where used)."""
         ...
 
 

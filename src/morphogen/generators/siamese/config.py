@@ -18,6 +18,8 @@ class SiameseConfig:
 
     foundation: str = "tiny"
     """tiny, a diffusers folder, or a hub id (owner/name@revision)."""
+    adapt_steps: int = 0
+    """Steps of fine-tuning the foundation's denoiser on the training images first; 0 leaves it as it is."""
     hint: str = "dense"
     """dense (Dense Hint Input) or plain (ControlNet's hint encoder)."""
     hint_width: int = 8
@@ -129,6 +131,8 @@ def _preset_values(presets: str) -> dict[str, Any]:
     for name in presets.split("+"):
         if name not in PRESETS:
             known = ", ".join(PRESETS)
-            raise InputError(f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id")
+            raise InputError(
+                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id"
+            )
         values |= PRESETS[name]
     return values

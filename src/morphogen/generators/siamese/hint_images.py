@@ -19,7 +19,7 @@ def palette(classes: int) -> NDArray[np.float32]:
 
 
 def mask_hint(masks: NDArray[np.integer], classes: int) -> Tensor:
-    """(B, H, W) label ids to (B, 3, H, W) float32 in [0, 1]: binary masks replicated, as published; else a colour a class."""
+    """(B, H, W) label ids to (B, 3, H, W) float32 in [0, 1]: binary masks replicated (published), else coloured."""
     return torch.from_numpy(palette(classes)[masks]).permute(0, 3, 1, 2).contiguous()
 
 

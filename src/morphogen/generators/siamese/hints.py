@@ -65,7 +65,12 @@ class DenseHint(nn.Sequential):
     """
 
     def __init__(self, outputs: int, merges: int = 3, width: int = 16, channels: int = 3) -> None:
-        layers: list[nn.Module] = [conv3x3(channels, width), Residual(width), conv3x3(width, 2 * width), Residual(2 * width)]
+        layers: list[nn.Module] = [
+            conv3x3(channels, width),
+            Residual(width),
+            conv3x3(width, 2 * width),
+            Residual(2 * width),
+        ]
         d = 2 * width
         for _ in range(merges):
             layers += [PatchMerging(d), conv3x3(2 * d, 2 * d), Residual(2 * d)]

@@ -14,17 +14,18 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
+from morphogen.foundation.adapt import AdaptConfig, adapt
 from morphogen.foundation.fit_prompt import best_prompt
 from morphogen.foundation.images import to_signed
 from morphogen.foundation.latents import Item, build_bank, symmetries
-from morphogen.foundation.model import Foundation
+from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.siamese.artefact import load as load_artefact
 from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.sampling import sample_images
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
 from morphogen.sampling.jobs import Job, Pair
-from morphogen.training.loop import fit
+from morphogen.training.loop import claim, fit
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
@@ -38,23 +39,37 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
     Raises:
         InputError: There are no masks, a prompt holds an unknown word, or `out` holds another run.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    foundation = Foundation.load(config.foundation, device)
-    resolution = config.resolution or foundation.resolution
-    pairs = Pairs(data.annotated, resolution)
-    if not len(pairs):
+    annotated = data.annotated
+    if not len(annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
-    torch.manual_seed(seed_of(config.seed, "siamese"))
-    controlnet = start(foundation, config)
-    training = _training_set(foundation, pairs, config)
     loop = LoopConfig(
         max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
         ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
     )  # fmt: skip
-    settings = {"generator": config.method, "records": list(pairs.ids), **asdict(config)}
-    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, config.method)
+    settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
+    find_folder(config.foundation)  # a missing foundation is refused before anything is written
+    claim(out, loop, settings)
+    if (out / "final").exists():
+        return out
+    foundation = _foundation(data, config, out)
+    pairs = Pairs(annotated, config.resolution or foundation.resolution)
+    torch.manual_seed(seed_of(config.seed, "siamese"))
+    task = SiameseTask(foundation, start(foundation, config), _training_set(foundation, pairs, config), config)
+    fit(task, loop, out, settings, config.method)
     return out
+
+
+def _foundation(data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
+    """The foundation, adapted to the images of `data` first where the settings say so."""
+    source = config.foundation
+    if config.adapt_steps:
+        adaptation = AdaptConfig(
+            foundation=source, prompt=config.prompt, max_train_steps=config.adapt_steps, symmetries=config.symmetries,
+            seed=config.seed, mixed_precision=config.mixed_precision,
+        )  # fmt: skip
+        source = str(adapt(data, adaptation, out / "adapted"))
+    return Foundation.load(source, "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
@@ -87,7 +102,10 @@ def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -
         for i, text in enumerate(known)
         for turned in symmetries(Item(pairs.image(i), pairs.mask(i), grammar, caption=text), (turn,))
     ]
-    images, masks = np.stack([item.image for item in items]), np.stack([item.mask for item in items])
+    images, masks = (
+        np.stack([item.image for item in items]),
+        np.stack([item.mask for item in items if item.mask is not None]),
+    )
     return TrainingSet(images, masks, build_bank(foundation, items), pairs.dataset.classes)
 
 

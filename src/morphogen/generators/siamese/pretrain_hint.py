@@ -12,6 +12,7 @@ import torch
 from morphogen.data.prompts import Grammar
 from morphogen.foundation.latents import build_bank, phantom_item
 from morphogen.foundation.model import HINT, Foundation
+from morphogen.foundation.quiet import quiet
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
@@ -38,8 +39,8 @@ def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, see
         return folder / HINT
     foundation = Foundation.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
     config = SiameseConfig(
-        foundation=str(folder), init="zero", decoder_locked=True, image_branch=False, w_c=0.0, online_augmentation=False,
-        prompt_drop=0.1, max_train_steps=steps, lr=3e-4, seed=seed,
+        foundation=str(folder), init="zero", decoder_locked=True, image_branch=False, w_c=0.0,
+        online_augmentation=False, prompt_drop=0.1, max_train_steps=steps, lr=3e-4, seed=seed,
     )  # fmt: skip
     torch.manual_seed(seed_of(seed, "hint"))
     controlnet = HintedControlNet.for_foundation(foundation, config.hint, config.hint_width)
@@ -50,11 +51,17 @@ def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, see
         build_bank(foundation, items), ("background", "lesion"),
     )  # fmt: skip
     loop = LoopConfig(
-        max_train_steps=steps, train_batch_size=16, seed=seed, ema_decay=0.99, checkpointing_steps=200, validation_steps=500
+        max_train_steps=steps,
+        train_batch_size=16,
+        seed=seed,
+        ema_decay=0.99,
+        checkpointing_steps=200,
+        validation_steps=500,
     )
     settings = {"stage": "hint", "phantoms": phantoms, **asdict(replace(config, foundation="this"))}
     trained = fit(SiameseTask(foundation, controlnet, data, config), loop, out, settings, "hint path on phantoms")
 
+    @quiet()
     def half(target: Path) -> None:
         made = HintedControlNet.from_pretrained(trained / "controlnet", use_safetensors=True)
         made.half().save_pretrained(target, max_shard_size="10GB")

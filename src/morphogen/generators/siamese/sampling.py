@@ -1,4 +1,4 @@
-"""Sampling: a mask-ControlNet with text-only guidance (Siamese-Diffusion, section 3.2: the image branch is for training)."""
+"""Sampling: a mask-ControlNet with text-only guidance; the image branch is for training alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from morphogen.training.rng import normal
 
 @torch.no_grad()
 def sample_images(
-    nets: Networks, masks: NDArray[np.integer], classes: int, prompts: Sequence[str], seeds: Sequence[int], config: SiameseConfig
+    nets: Networks,
+    masks: NDArray[np.integer],
+    classes: int,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    config: SiameseConfig,
 ) -> NDArray[np.uint8]:
     """Paint images for masks.
 
@@ -50,7 +55,10 @@ def sample_images(
             z, t = torch.cat([z, z]), torch.cat([t, t])
         c = nets.controlnet.residuals(z, t, cond, embedded)
         output = nets.decoder(encode(foundation.unet, z, t, cond), cond, c)
-        return guided(*output.chunk(2), config.guidance) if both else output
+        if not both:
+            return output
+        conditional, empty = output.chunk(2)
+        return guided(conditional, empty, config.guidance)
 
     z_T = normal(seeds, shape, "z_T").to(device)
     z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)

@@ -39,7 +39,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the step's parts: w_i = k / N (Eq. 5), w_c (Eq. 9), and whether the Online-Augmentation is on, below t < T_tau."""
+    """w_i = k / N (Eq. 5), w_c (Eq. 9), whether the Online-Augmentation is on (below T_tau), and the image branch."""
 
     w_i: float
     w_c: float = 1.0

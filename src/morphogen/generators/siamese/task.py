@@ -36,7 +36,9 @@ class TrainingSet:
 class SiameseTask:
     """Trains the ControlNet with its hint encoder, and the U-Net's decoder unless it is locked."""
 
-    def __init__(self, foundation: Foundation, controlnet: HintedControlNet, data: TrainingSet, config: SiameseConfig) -> None:
+    def __init__(
+        self, foundation: Foundation, controlnet: HintedControlNet, data: TrainingSet, config: SiameseConfig
+    ) -> None:
         self.foundation, self.controlnet, self.data, self.config = foundation, controlnet, data, config
         self.nets = Networks(foundation, controlnet, DecoderHalf(foundation.unet))
         self.modules = nn.ModuleDict({"controlnet": controlnet})
@@ -55,7 +57,9 @@ class SiameseTask:
     def batch(self, draws: Sequence[Draw]) -> Batch:
         seeds, index = torch.tensor([draw.seed for draw in draws]), [draw.index for draw in draws]
         mean, std, prompts = self.data.bank.rows(draws)
-        prompts = ["" if u < self.config.prompt_drop else p for p, u in zip(prompts, uniform(seeds, "drop"), strict=True)]
+        prompts = [
+            "" if u < self.config.prompt_drop else p for p, u in zip(prompts, uniform(seeds, "drop"), strict=True)
+        ]
         z0 = mean + std * normal(seeds, mean.shape[1:], "posterior")
         steps = self.foundation.scheduler.config.num_train_timesteps
         return {
@@ -92,7 +96,11 @@ class SiameseTask:
         masks, classes = self.data.masks[shown], len(self.data.classes)
         prompts = [captions[0] for captions in self.data.bank.captions[shown]]
         made = sample_images(self.nets, masks, classes, prompts, seeds=list(range(len(masks))), config=self.config)
-        rows = [mask_hint(masks, classes) * 2 - 1, to_signed(made.transpose(0, 3, 1, 2)), to_signed(self.data.images[shown])]
+        rows = [
+            mask_hint(masks, classes) * 2 - 1,
+            to_signed(made.transpose(0, 3, 1, 2)),
+            to_signed(self.data.images[shown]),
+        ]
         save_grid(torch.cat(rows), folder / f"step-{step:06d}.png", columns=len(masks))
 
     def validate(self, step: int) -> Mapping[str, float]:
