@@ -52,7 +52,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if final.exists():
         return final
     sources = read_sources(config)
-    settings = {key: str(value) for key, value in asdict(config).items() if key != "out"}
+    settings = {key: str(value) for key, value in asdict(config).items() if key not in ("out", "hint_steps")}
     foundation = build_tiny(TinyConfig(resolution=config.resolution), vocabulary(), config.seed)
     train = [Pairs(source.train, config.resolution) for source in sources]
     held_out = np.concatenate([Pairs(source.held_out, config.resolution).images()[:100] for source in sources])

@@ -26,6 +26,8 @@ class PretrainConfig:
     """Steps of 16 images."""
     denoiser_steps: int = 8000
     """Steps of 32 latents."""
+    hint_steps: int = 0
+    """Steps of 16 phantoms that pre-train the hint path of mask-to-image generators; 0 makes none."""
     autoencoder_lr: float = 1e-3
     """Peak learning rate of the autoencoder (cosine)."""
     denoiser_lr: float = 5e-4
