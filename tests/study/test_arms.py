@@ -6,20 +6,21 @@ from morphogen.study.arms import ARMS, DEFAULT_ARMS
 
 
 def test_the_names_are_those_of_the_design() -> None:
-    assert set(ARMS) >= {
-        "real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "autoencoded", "synthetic-only",
+    assert set(ARMS) == {
+        "real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "autoencoded", "features",
+        "synthetic-only",
     }  # fmt: skip
     assert DEFAULT_ARMS == ("real", "real-geo", "syn", "syn-geo", "duplicated")
     assert all(arm.name == name for name, arm in ARMS.items())
 
 
-def test_an_arm_differs_from_its_control_in_data_alone() -> None:
+def test_an_arm_differs_from_its_control_in_data_or_network_alone() -> None:
     for arm in ARMS.values():
         if arm.control is not None:
             control = ARMS[arm.control]
             assert control.control is None
             assert control.augmentation == arm.augmentation
-            assert arm.parts != control.parts
+            assert (arm.parts, arm.network) != (control.parts, control.network)
 
 
 def test_the_four_arms_of_the_square() -> None:

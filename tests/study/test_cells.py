@@ -174,3 +174,15 @@ def test_a_training_at_which_another_process_works_is_left_to_it(bench: Bench, q
     assert not quick.jobs
     assert run_training(bench, training, quick.tools)
     assert len(quick.jobs) == 1
+
+
+def test_the_features_arm_puts_its_own_network_in_the_place_of_the_judge(make_config: Make, quick: Any) -> None:
+    bench = prepare(make_config(arms=("real-geo",)))
+    freeze(bench)
+    bench = replace(bench, config=replace(bench.config, arms=("features",), preset="/some/foundation"))
+    assert run_training(bench, plan_of(bench)["features.unet.fold0.n8"], quick.tools)
+    job = quick.jobs[0]
+    assert (job.judge, dict(job.architecture), job.steps) == ("features", {"foundation": "/some/foundation"}, 2)
+    assert ids_of(job.train[0]) == bench.splits.repetitions[0].train
+    cell = json.loads((bench.out / "cells" / "features.unet.fold0.n8.test.json").read_text())
+    assert (cell["arm"], cell["judge"]) == ("features", "unet")

@@ -45,6 +45,13 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         config="morphogen.segmenters.unet.model:UNetConfig",
         build="morphogen.segmenters.unet.model:build",
     ),
+    "features": SegmenterEntry(
+        name="features",
+        summary="decoder on the frozen features of a foundation (the arm `features` of a study)",
+        source="after Baranchuk et al., ICLR 2022, arXiv:2112.03126",
+        config="morphogen.segmenters.features.model:FeaturesConfig",
+        build="morphogen.segmenters.features.model:build",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ class Arm:
             foundation's autoencoder).
         augmentation: ``none`` or ``geometric``.
         control: The arm that it is compared with, or None for a baseline.
+        network: Segmenter that takes the judge's place in this arm; its cells carry the judge's name.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Arm:
     parts: tuple[str, ...]
     augmentation: str = "geometric"
     control: str | None = "real-geo"
+    network: str | None = None
 
 
 ARMS: dict[str, Arm] = {
@@ -37,7 +39,7 @@ ARMS: dict[str, Arm] = {
         Arm("duplicated", "real pairs twice: the noise floor of the comparison", ("real", "real")),
         Arm("more-real", "as many extra real pairs as synthetic ones: the headroom", ("real", "extra")),
         Arm("autoencoded", "real pairs seen through the foundation's autoencoder", ("autoencoded",)),
-        Arm("features", "a decoder on the frozen foundation's features, real pairs", ("real",)),
+        Arm("features", "a decoder on the frozen foundation's features, real pairs", ("real",), network="features"),
         Arm("synthetic-only", "synthetic pairs alone", ("synthetic",)),
     )
 }

@@ -19,7 +19,7 @@ from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import autoencoded_pairs, synthetic_pairs
+from morphogen.study.synthesis import autoencoded_pairs, foundation_name, synthetic_pairs
 
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
@@ -36,6 +36,7 @@ class JudgeRun:
 
     Attributes:
         judge: Name of the segmenter.
+        architecture: Its options; its own defaults where empty.
         train: Sources of training pairs, joined end to end.
         validation: Pairs that choose the checkpoint.
         augmentation: ``none`` or ``geometric``.
@@ -46,6 +47,7 @@ class JudgeRun:
     """
 
     judge: str
+    architecture: Mapping[str, Any]
     train: list[PairSource]
     validation: PairSource
     augmentation: str
@@ -96,9 +98,11 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
 def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
     """What to train, its synthetic pairs made, and how many these are."""
     config, repetition, arm = bench.config, training.repetition, ARMS[training.arm]
+    network = arm.network or training.judge
     parts = {part: _source(bench, training, part) for part in dict.fromkeys(arm.parts)}
     job = JudgeRun(
-        judge=training.judge,
+        judge=network,
+        architecture={"foundation": foundation_name(config)} if network == "features" else {},
         train=[parts[part] for part in arm.parts],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
         augmentation=arm.augmentation,
@@ -162,6 +166,7 @@ def _train(job: JudgeRun) -> Path:
     from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
     config = SegmenterConfig(
+        architecture=job.architecture,
         augmentation="geometric" if job.augmentation == "geometric" else "none",
         max_train_steps=job.steps,
         train_batch_size=job.batch,

@@ -167,6 +167,7 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     seed = SEED_OF_ADHERENCE + repetition.seed
     job = JudgeRun(
         judge=judge,
+        architecture={},
         train=[Pairs(bench.dataset.select(repetition.train), config.resolution)],
         validation=Pairs(bench.dataset.select(()), config.resolution),
         augmentation="geometric",

@@ -89,8 +89,9 @@ def _fields(config: StudyConfig) -> set[str]:
 
 
 def uses_foundation(config: StudyConfig) -> bool:
-    """Whether the study rests on a foundation: its generator does, or one of its arms."""
-    return "foundation" in _fields(config) or "autoencoded" in config.arms
+    """Whether the study rests on a foundation: its generator does, or one of its arms or judges."""
+    resting = {"autoencoded", "features"} & {*config.arms, *config.judges}
+    return "foundation" in _fields(config) or bool(resting)
 
 
 def foundation_name(config: StudyConfig) -> str:
