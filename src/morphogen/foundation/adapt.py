@@ -52,10 +52,10 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
     """
     foundation = Foundation.load(config.foundation, "cuda" if torch.cuda.is_available() else "cpu")
     pairs = Pairs(data, foundation.resolution)
-    known = [config.prompt or record.caption for record in data]
+    known = [record.caption if config.prompt is None else config.prompt for record in data]
     if None in known:
         fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
-        known = [text or fallback for text in known]
+        known = [fallback if text is None else text for text in known]
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
     items = [
@@ -68,6 +68,6 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
         max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size, seed=config.seed,
         ema_decay=0.99, mixed_precision=config.mixed_precision, checkpointing_steps=100,
     )  # fmt: skip
-    task = DenoiserTask(foundation, build_bank(foundation, items), config.lr, preview_prompts=[known[0] or ""])
+    task = DenoiserTask(foundation, build_bank(foundation, items), config.lr, preview_prompts=known[:1])
     settings = {"records": list(data.ids), **asdict(config)}
     return fit(task, loop, out, settings, "adapting the foundation")

@@ -90,10 +90,10 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
 
 
 def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -> TrainingSet:
-    known = [config.prompt or record.caption for record in pairs.dataset]
+    known = [record.caption if config.prompt is None else config.prompt for record in pairs.dataset]
     if None in known:
         fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
-        known = [text or fallback for text in known]
+        known = [fallback if text is None else text for text in known]
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
     items = [

@@ -1,0 +1,215 @@
+"""Making and adapting a foundation: what it may see, what its card says, its losses, and continuing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from morphogen.data.phantoms import phantom_dataset
+from morphogen.data.prompts import Grammar
+from morphogen.errors import InputError
+from morphogen.foundation import pretrain as module
+from morphogen.foundation.adapt import AdaptConfig, adapt
+from morphogen.foundation.autoencoder_task import AutoencoderTask, edge_difference, latent_scale, psnr
+from morphogen.foundation.denoiser_task import DenoiserTask
+from morphogen.foundation.images import ImagePool, to_bytes, to_signed, turned
+from morphogen.foundation.latents import Item, LatentBank, build_bank, symmetries
+from morphogen.foundation.model import Foundation
+from morphogen.foundation.pretrain import pretrain, read_sources
+from morphogen.foundation.pretrain_config import PretrainConfig
+from morphogen.foundation.tiny_model import TinyConfig
+from morphogen.training.rng import normal
+from morphogen.training.task import Draw, Progress
+from small_foundations import SMALL, small_tiny
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same code at a size for tests."""
+    import morphogen.foundation.tiny_model as tiny_model
+
+    monkeypatch.setattr(tiny_model, "TinyConfig", lambda resolution: replace(SMALL, resolution=resolution))
+
+
+def config(tmp_path: Path, **changes: object) -> PretrainConfig:
+    data = tmp_path / "d"
+    if not data.exists():
+        phantom_dataset(data, "mucosa", 10, 40)
+    values = {"data": (data,), "out": tmp_path / "run", "resolution": 32, "autoencoder_steps": 2, "denoiser_steps": 2}
+    return PretrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_small_foundation_from_nothing(tmp_path: Path) -> None:
+    folder = pretrain(config(tmp_path, phantoms=2))
+    made = Foundation.load(folder)
+    row = made.card["sets"]["d"]
+    assert len(row["training_ids"]) == len(row["phashes"]) == 9
+    assert made.card["resolution"] == 32
+    x = to_signed(
+        np.stack([np.asarray(image) for image in module.Pairs(read_sources(config(tmp_path))[0].train, 32).images()])
+    )
+    assert float(made.encode(x).std()) == pytest.approx(1.0, abs=0.15)  # the scaling factor makes it so
+    before = (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns
+    assert pretrain(config(tmp_path, phantoms=2)) == folder
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
+
+
+def test_frozen_ids_are_obeyed(tmp_path: Path) -> None:
+    c = config(tmp_path)
+    ids = [p.stem for p in sorted((tmp_path / "d" / "images").iterdir())]
+    (tmp_path / "ids.json").write_text(json.dumps({"sets": {"d": {"train": ids[:4], "held_out": ids[4:]}}}))
+    source = read_sources(replace(c, ids=tmp_path / "ids.json"))[0]
+    assert list(source.train.ids) == ids[:4]
+    assert list(source.held_out.ids) == ids[4:]
+
+
+def test_without_frozen_ids_a_tenth_is_held_out(tmp_path: Path) -> None:
+    source = read_sources(config(tmp_path))[0]
+    assert len(source.held_out) == 1
+    assert not set(source.held_out.ids) & set(source.train.ids)
+
+
+class TestRefusals:
+    def test_a_set_that_the_ids_do_not_name(self, tmp_path: Path) -> None:
+        c = config(tmp_path)
+        (tmp_path / "ids.json").write_text('{"sets": {"other": {}}}')
+        with pytest.raises(InputError, match=r"ids.json: names no set 'd'; add it"):
+            read_sources(replace(c, ids=tmp_path / "ids.json"))
+
+    def test_missing_ids(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"nothing.json: no such file; give the JSON of frozen ids"):
+            read_sources(config(tmp_path, ids=tmp_path / "nothing.json"))
+
+    def test_grammars_that_do_not_match(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="--grammars: 2 names for 1 folders"):
+            read_sources(config(tmp_path, grammars=("polyp", "skin")))
+
+    def test_an_unknown_grammar(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="no such grammar"):
+            read_sources(config(tmp_path, grammars=("liver",)))
+
+
+class TestAutoencoder:
+    def test_its_loss_against_loops(self, tmp_path: Path) -> None:
+        made = small_tiny()
+        images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+        task = AutoencoderTask(made, ImagePool([], 3, 32), images, 1e-3)
+        x, seeds = to_signed(images), torch.tensor([4, 5, 6])
+        losses = task.loss({"x": x, "seed": seeds}, Progress(0, 1))
+        posterior = made.vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * normal(seeds, posterior.mean.shape[1:], "posterior")
+        y = made.vae.decode(z).sample
+        assert float(losses["l1"].detach()) == pytest.approx(float((y - x).abs().mean().detach()), rel=1e-5)
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).sum(dim=(1, 2, 3)).mean()
+        assert float(losses["kl"].detach()) == pytest.approx(1e-6 * float(kl.detach()), rel=1e-4)
+
+    def test_edges_against_loops(self) -> None:
+        a, b = torch.rand(1, 1, 3, 4), torch.rand(1, 1, 3, 4)
+        d = (a - b)[0, 0]
+        across = [abs(float(d[i, j + 1] - d[i, j])) for i in range(3) for j in range(3)]
+        down = [abs(float(d[i + 1, j] - d[i, j])) for i in range(2) for j in range(4)]
+        assert float(edge_difference(a, b)) == pytest.approx(np.mean(across) + np.mean(down), rel=1e-5)
+
+    def test_psnr_of_a_known_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = small_tiny()
+        monkeypatch.setattr(Foundation, "autoencode", lambda self, x: x + 0.2)  # 0.1 of the range
+        assert psnr(made, np.zeros((2, 3, 32, 32), dtype=np.uint8)) == pytest.approx(20.0, abs=1e-4)
+
+    def test_the_scale_is_one_over_the_deviation(self) -> None:
+        made = small_tiny()
+        images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
+        literal = made.vae.encode(to_signed(images)).latent_dist.mean.std()
+        assert latent_scale(made, images) == pytest.approx(1 / float(literal.detach()), rel=1e-5)
+
+
+class TestDenoiser:
+    def bank(self) -> tuple[Foundation, LatentBank]:
+        made = small_tiny()
+        image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        grammar = Grammar.load("generic")
+        return made, build_bank(made, [Item(image, None, grammar, caption="a photo of a polyp")] * 3)
+
+    def test_its_loss_is_the_error_of_the_noise(self) -> None:
+        made, bank = self.bank()
+        task = DenoiserTask(made, bank, 1e-3)
+        batch = task.batch([Draw(0, 1), Draw(1, 2)])
+        loss = task.loss(batch, Progress(0, 1))["mse"]
+        z_t = made.scheduler.add_noise(batch["z0"], batch["eps"], batch["t"])
+        states = made.text_encoders[0](made.tokens(batch["prompts"])[0])[0]
+        literal = (made.unet(z_t, batch["t"], states).sample - batch["eps"]).square().mean()
+        assert float(loss.detach()) == pytest.approx(float(literal.detach()), rel=1e-5)
+
+    def test_the_text_encoder_of_a_closed_vocabulary_trains_along(self) -> None:
+        made, bank = self.bank()
+        task = DenoiserTask(made, bank, 1e-3, drop=0.0)
+        task.loss(task.batch([Draw(0, 1)]), Progress(0, 1))["mse"].backward()
+        grads = [p.grad for p in made.text_encoders[0].parameters() if p.grad is not None]
+        assert max(float(g.abs().max()) for g in grads) > 0
+
+    def test_empty_prompts_at_the_stated_rate(self) -> None:
+        made, bank = self.bank()
+        drawn = DenoiserTask(made, bank, 1e-3, drop=0.1).batch([Draw(k % 3, k) for k in range(500)])
+        assert sum(prompt == "" for prompt in drawn["prompts"]) == pytest.approx(50, abs=25)
+
+    def test_the_bank_can_be_deleted(self, tmp_path: Path) -> None:
+        made = small_tiny()
+        image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+        items = [Item(image, None, Grammar.load("generic"))]
+        first = build_bank(made, items, tmp_path / "bank.safetensors")
+        again = build_bank(made, items, tmp_path / "bank.safetensors")
+        assert torch.equal(first.mean, again.mean)
+        (tmp_path / "bank.safetensors").unlink()
+        assert torch.equal(first.mean, build_bank(made, items, tmp_path / "bank.safetensors").mean)
+
+
+class TestItems:
+    def test_symmetries_turn_image_and_mask_together(self) -> None:
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 256, (3, 6, 6), dtype=np.uint8)
+        made = symmetries(Item(image, (image[0] > 100).astype(np.int64), Grammar.load("generic")), range(8))
+        assert len({item.image.tobytes() for item in made}) == 8
+        for item in made:
+            assert item.mask is not None
+            assert np.array_equal(item.mask, item.image[0] > 100)
+
+    def test_turned_is_one_of_the_square(self) -> None:
+        image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+        assert turned(image, 1).tolist() == [[[1, 3], [0, 2]]]
+        assert turned(image, 4).tolist() == [[[1, 0], [3, 2]]]
+
+    def test_bytes_and_back(self) -> None:
+        image = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+        assert np.array_equal(to_bytes(to_signed(image)), image)
+
+    def test_captions_follow_the_mask(self) -> None:
+        mask = np.zeros((32, 32), dtype=np.int64)
+        image = np.full((3, 32, 32), 120, dtype=np.uint8)
+        empty = Item(image, mask, Grammar.load("polyp")).captions(0)
+        assert set(empty) == {"endoscopic photo of normal mucosa"}
+        mask[4:28, 4:28] = 1
+        found = [text for seed in range(5) for text in Item(image, mask, Grammar.load("polyp")).captions(seed)]
+        assert any("large" in text for text in found)
+        assert not any("small" in text or "normal" in text for text in found)
+
+
+def test_adapting_fits_the_images_better(tmp_path: Path) -> None:
+    """The denoising error on the study's images falls; the autoencoder is not touched."""
+    small_tiny().save(tmp_path / "f")
+    data = phantom_dataset(tmp_path / "d", "skin", 4, 32)
+    c = AdaptConfig(foundation=str(tmp_path / "f"), max_train_steps=30, train_batch_size=8, lr=2e-3, prompt="")
+    folder = adapt(data, c, tmp_path / "run")
+    rows = [json.loads(line)["mse"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert np.mean(rows[-5:]) < np.mean(rows[:5])
+    before, after = Foundation.load(tmp_path / "f"), Foundation.load(folder)
+    assert all(torch.equal(v, after.vae.state_dict()[k]) for k, v in before.vae.state_dict().items())
+    assert after.card["sets"][data.name]["training_ids"] == list(data.ids)
+    assert adapt(data, c, tmp_path / "run") == folder
+
+
+def test_the_shipped_sizes() -> None:
+    assert TinyConfig() == TinyConfig(64, (24, 48, 64), 4, (64, 96, 128), 96, 2)
