@@ -11,8 +11,7 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.foundation.denoiser_task import DenoiserTask
-from morphogen.foundation.fit_prompt import best_prompt
-from morphogen.foundation.images import to_signed
+from morphogen.foundation.fit_prompt import prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.pretrain import phashes
@@ -52,10 +51,7 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
     """
     foundation = Foundation.load(config.foundation, "cuda" if torch.cuda.is_available() else "cpu")
     pairs = Pairs(data, foundation.resolution)
-    known = [record.caption if config.prompt is None else config.prompt for record in data]
-    if None in known:
-        fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
-        known = [fallback if text is None else text for text in known]
+    known = prompts_for(foundation, pairs, config.prompt)
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
     items = [

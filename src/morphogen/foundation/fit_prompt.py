@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar, grammars
 from morphogen.foundation.halves import predict
+from morphogen.foundation.images import to_signed
 from morphogen.foundation.model import Foundation
 from morphogen.training.rng import normal
 
@@ -36,3 +38,19 @@ def best_prompt(foundation: Foundation, x: Tensor) -> str:
             cond = foundation.conditioning([text] * len(z0))
             errors[text] += float((predict(foundation.unet, z_t, t, cond) - target).square().mean())
     return min(errors, key=lambda text: errors[text])
+
+
+def prompts_for(foundation: Foundation, pairs: Pairs, prompt: str | None) -> list[str]:
+    """The text of every image: `prompt` where given, else its record's caption, else the one that fits best.
+
+    Args:
+        foundation: Judges the fit.
+        pairs: The images; a sample of 24 is looked at where a caption is missing.
+        prompt: One text for all, the empty one included, or None.
+    """
+    known = [record.caption if prompt is None else prompt for record in pairs.dataset]
+    found = [text for text in known if text is not None]
+    if len(found) == len(known):
+        return found
+    fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
+    return [fallback if text is None else text for text in known]

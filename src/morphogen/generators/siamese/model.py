@@ -15,8 +15,7 @@ from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapt
-from morphogen.foundation.fit_prompt import best_prompt
-from morphogen.foundation.images import to_signed
+from morphogen.foundation.fit_prompt import prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.siamese.artefact import load as load_artefact
@@ -90,10 +89,7 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
 
 
 def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -> TrainingSet:
-    known = [record.caption if config.prompt is None else config.prompt for record in pairs.dataset]
-    if None in known:
-        fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), 24)))))
-        known = [fallback if text is None else text for text in known]
+    known = prompts_for(foundation, pairs, config.prompt)
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
     items = [
