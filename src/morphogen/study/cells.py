@@ -19,7 +19,7 @@ from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import autoencoded_pairs, foundation_name, synthetic_pairs
+from morphogen.study.synthesis import architecture_of, autoencoded_pairs, synthetic_pairs
 
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
@@ -102,7 +102,7 @@ def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
     parts = {part: _source(bench, training, part) for part in dict.fromkeys(arm.parts)}
     job = JudgeRun(
         judge=network,
-        architecture={"foundation": foundation_name(config)} if network == "features" else {},
+        architecture=architecture_of(network, config),
         train=[parts[part] for part in arm.parts],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
         augmentation=arm.augmentation,

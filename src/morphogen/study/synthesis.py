@@ -103,6 +103,15 @@ def foundation_name(config: StudyConfig) -> str:
     return str(generator_config(config, 0).foundation) if "foundation" in _fields(config) else config.preset
 
 
+def architecture_of(segmenter: str, config: StudyConfig) -> dict[str, Any]:
+    """Options of a segmenter in this study: the study's foundation where it rests on one, else its own defaults.
+
+    Raises:
+        InputError: The generator has no such preset.
+    """
+    return {"foundation": foundation_name(config)} if segmenter == "features" else {}
+
+
 def foundation_card(config: StudyConfig) -> dict[str, Any]:
     """What the study's foundation says of itself; empty for a foreign one.
 
