@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.readers import read_dataset
 from morphogen.generators.copy_paste.model import CopyPasteConfig, train
+from small_foundations import perturb, small_tiny
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,105 @@ def test_a_folder_without_generator_is_refused(
     assert line in capsys.readouterr().err
 
 
-def test_a_foundation_is_refused_for_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sample", "tiny", "--out", str(tmp_path / "out")]) == 2
-    assert "is a foundation" in capsys.readouterr().err
+class TestFoundation:
+    """The foundation itself, as a generator of images without masks."""
+
+    PROMPTS = "a polyp\n\na photo of a polyp\n"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def model(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A folder with a foundation f/ and prompts.txt."""
+        root = tmp_path_factory.mktemp("foundation")
+        (root / "prompts.txt").write_text(cls.PROMPTS)
+        (root / "unknown.txt").write_text("a polyp\na polip\n")
+        (root / "empty.txt").write_text("\n")
+        foundation = small_tiny()
+        perturb(foundation.unet)
+        foundation.save(root / "f")
+        return root
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def whole(cls, model: Path) -> dict[str, bytes]:
+        """Every file that one worker writes: two images of each prompt."""
+        words = ("--prompts", str(model / "prompts.txt"), "--per-mask", "2", "--batch-size", "1")
+        assert main(["sample", str(model / "f"), *words, "--out", str(model / "whole")]) == 0
+        return _files(model / "whole")
+
+    def test_images_and_their_rows_and_no_masks(self, model: Path, whole: dict[str, bytes]) -> None:
+        ids = ["text0001_00", "text0001_01", "text0002_00", "text0002_01"]
+        assert sorted(whole) == sorted([f"images/{id_}.png" for id_ in ids] + ["manifest.jsonl", "run.json"])
+        rows = [json.loads(line) for line in whole["manifest.jsonl"].splitlines()]
+        assert [row["prompt"] for row in rows] == ["a polyp"] * 2 + ["a photo of a polyp"] * 2
+        for id_, row in zip(ids, rows, strict=True):
+            assert row["id"] == id_
+            assert row["sha256"] == {"image": hashlib.sha256(whole[f"images/{id_}.png"]).hexdigest()}
+        assert len({row["sha256"]["image"] for row in rows}) == 4
+        data = read_dataset(model / "whole")
+        assert len(data) == 4
+        assert not len(data.annotated)
+        assert data[3].caption == "a photo of a polyp"
+
+    def test_workers_and_restarts_end_with_the_same_bytes(
+        self, model: Path, whole: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        words = ["sample", str(model / "f"), "--prompts", str(model / "prompts.txt"), "--out", str(tmp_path / "out")]
+        words += ["--per-mask", "2", "--batch-size", "1", "--json", str(tmp_path / "r.json")]
+
+        def made(shard: str) -> tuple[int, bool]:
+            assert main([*words, "--shard", shard]) == 0
+            result = json.loads((tmp_path / "r.json").read_text())
+            return result["made"], result["complete"]
+
+        assert made("1/2") == (2, False)
+        (tmp_path / "out" / "images" / "text0001_01.png").write_bytes(b"damaged")
+        assert made("1/2") == (1, False)
+        assert made("0/2") == (2, True)
+        assert made("0/1") == (0, True)
+        assert _files(tmp_path / "out") == whole
+
+    def test_another_seed_is_another_run(self, model: Path, whole: dict[str, bytes]) -> None:
+        words = ["sample", str(model / "f"), "--prompts", str(model / "prompts.txt"), "--out", str(model / "whole")]
+        assert main([*words, "--per-mask", "2", "--seed", "1"]) == 2
+        assert _files(model / "whole") == whole
+
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            (["--prompts", "{}/unknown.txt"], "prompt 'a polip': the model does not know 'polip'; near words: polyp"),
+            (["--prompts", "{}/empty.txt"], "empty.txt: holds no text"),
+            ([], "a foundation needs prompts; give them with --prompts"),
+            (["--prompts", "{}/prompts.txt", "--masks", "{}"], "--masks: a foundation takes no masks"),
+            (["--prompts", "{}/prompts.txt", "--images", "{}"], "--images: a foundation takes no images"),
+            (["--prompts", "{}/prompts.txt", "--mask-transform", "flip"], "--mask-transform: a foundation takes no"),
+            (["--prompts", "{}/prompts.txt", "--per-mask", "0"], "--per-mask: is 0"),
+        ],
+    )
+    def test_wrong_input_is_refused_before_any_work(
+        self, words: list[str], line: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        filled = [word.format(model) for word in words]
+        assert main(["sample", str(model / "f"), *filled, "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+    def test_no_such_foundation(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["--prompts", str(model / "prompts.txt"), "--out", str(tmp_path / "out")]
+        assert main(["sample", "nothing-here", *words]) == 2
+        assert "nothing-here: no such foundation; give 'tiny'" in capsys.readouterr().err
+
+    def test_the_inner_folder_of_a_generator_is_not_taken_for_a_foundation(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        inner = shutil.copytree(model / "f", tmp_path / "final")
+        (inner / "generator.json").write_text("{}")
+        words = ["--prompts", str(model / "prompts.txt"), "--out", str(tmp_path / "out")]
+        assert main(["sample", str(inner), *words]) == 2
+        assert "holds no trained generator" in capsys.readouterr().err
+
+
+def _files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}

@@ -103,6 +103,23 @@ class TestOutput:
             run_jobs(Painter(), _jobs(classes=3), tmp_path)
         assert not list(tmp_path.rglob("*.png"))
 
+    def test_without_classes_there_are_images_alone(self, tmp_path: Path) -> None:
+        class Bare(Painter):
+            def sample(self, jobs: Sequence[Job]) -> list[Pair]:
+                return [Pair(pair.image, None) for pair in super().sample(jobs)]
+
+        bare = Plan.of(_jobs(), ())
+        for worker in (1, 0):
+            run_jobs(Bare(), bare, tmp_path / "out", 4, (worker, 2))
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"images", "manifest.jsonl", "run.json"}
+        rows = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
+        assert all(set(row["sha256"]) == {"image"} for row in rows)
+        assert run_jobs(Bare(), bare, tmp_path / "out", 4).made == 0
+        with pytest.raises(WorkError, match="a mask for 0 classes"):
+            run_jobs(Painter(), bare, tmp_path / "masked")
+        with pytest.raises(WorkError, match="no mask for 2 classes"):
+            run_jobs(Bare(), _jobs(), tmp_path / "unmasked")
+
 
 class TestWorkers:
     @pytest.mark.parametrize("workers", [2, 3])

@@ -1,4 +1,4 @@
-"""``morphogen sample``: synthetic pairs from a trained generator."""
+"""``morphogen sample``: synthetic pairs from a trained generator, or images from a foundation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from morphogen.errors import InputError
 
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset
+    from morphogen.sampling.foundation_sampler import FoundationSampler
     from morphogen.sampling.jobs import Sampler
     from morphogen.sampling.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Verb):
-    """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run."""
+    """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run.
+
+    A foundation paints prompts alone: --per-mask images for each of them, and no masks/.
+    """
 
     run_or_foundation: tyro.conf.Positional[Path]
-    """Run folder of a generator."""
+    """Run folder of a generator; or a foundation: tiny, a diffusers folder, or a hub id (owner/name@revision)."""
     out: Path
     """Folder to write; several workers may share it."""
     masks: Path | None = None
@@ -33,7 +37,7 @@ class Sample(Verb):
     prompts: Path | None = None
     """Text file, one prompt a line; the pairs take them in turn."""
     per_mask: int = 1
-    """Pairs per mask (per prompt, where the generator makes its own masks)."""
+    """Pairs per mask (per prompt, where no masks are given)."""
     mask_transform: str = "identity"
     """How masks are varied: identity, flip, shift, rotate, scale, elastic or random."""
     shard: str = "0/1"
@@ -52,10 +56,9 @@ class Sample(Verb):
         from morphogen.sampling.runner import run_jobs
 
         shard = _shard(self.shard)
-        sampler = self._sampler()
-        plan = self._plan(sampler)
+        sampler, plan = self._from_foundation() if self._is_foundation() else self._from_generator()
         summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
-        print(f"{summary.total} pairs, {summary.made} of them new, in {self.out}")
+        print(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
         return {
             "out": str(self.out),
             "n": len(plan),
@@ -64,32 +67,61 @@ class Sample(Verb):
             "complete": summary.complete,
         }
 
-    def _sampler(self) -> Sampler:
-        from morphogen.generators import load_sampler
-
+    def _is_foundation(self) -> bool:
+        """Whether a foundation is named: by its folder, or by a name that is no folder where no masks are given."""
         run = self.run_or_foundation
-        if (run / "model_index.json").is_file() or str(run) == "tiny":
-            raise InputError(f"{run}: is a foundation, which makes no masks; train a generator on it and sample that")
-        import torch
+        if (run / "final" / "generator.json").is_file() or (run / "generator.json").is_file():
+            return False
+        return str(run) == "tiny" or (run / "model_index.json").is_file() or not (run.exists() or self.masks)
 
-        return load_sampler(run, "cuda" if torch.cuda.is_available() else "cpu")
+    def _from_foundation(self) -> tuple[FoundationSampler, Plan]:
+        from morphogen.sampling.foundation_sampler import FoundationSampler
+        from morphogen.sampling.plan import plan_prompts
 
-    def _plan(self, sampler: Sampler) -> Plan:
+        self._check_inputs(FoundationSampler.needs, "a foundation")
+        prompts = self._texts() or []
+        plan = plan_prompts(prompts, self.per_mask, self.seed, classes=())
+        sampler = FoundationSampler(self.run_or_foundation, _device())
+        sampler.foundation.check_prompts(prompts)
+        return sampler, plan
+
+    def _from_generator(self) -> tuple[Sampler, Plan]:
+        from morphogen.generators import load_sampler
         from morphogen.sampling.plan import plan_jobs, plan_prompts
 
-        run = self.run_or_foundation
-        for need in sorted(sampler.needs):
-            if getattr(self, need) is None:
-                raise InputError(f"{run}: this generator needs {need}; give them with --{need}")
-        if self.images is not None and "images" not in sampler.needs:
-            raise InputError("--images: this generator takes no images for sampling; leave the option out")
-        prompts = None if self.prompts is None else _prompts(self.prompts)
+        sampler = load_sampler(self.run_or_foundation, _device())
+        self._check_inputs(sampler.needs, "this generator")
+        prompts = self._texts()
         if self.masks is not None:
             masks = _masks(self.masks)
-            return plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
+            return sampler, plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
         if prompts is None:
-            raise InputError(f"{run}: nothing says what to sample; give --prompts")
-        return plan_prompts(prompts, self.per_mask, self.seed)
+            raise InputError(f"{self.run_or_foundation}: nothing says what to sample; give --prompts")
+        return sampler, plan_prompts(prompts, self.per_mask, self.seed)
+
+    def _check_inputs(self, needs: frozenset[str], who: str) -> None:
+        """Refuse a command that lacks something, or gives what would not be used.
+
+        Raises:
+            InputError: Names the option.
+        """
+        for need in sorted(needs):
+            if getattr(self, need) is None:
+                raise InputError(f"{self.run_or_foundation}: {who} needs {need}; give them with --{need}")
+        for extra in ("images", "masks"):
+            if getattr(self, extra) is not None and extra not in needs:
+                raise InputError(f"--{extra}: {who} takes no {extra} for sampling; leave the option out")
+        if self.mask_transform != "identity" and self.masks is None:
+            raise InputError(f"--mask-transform: {who} takes no masks for sampling; leave the option out")
+
+    def _texts(self) -> list[str] | None:
+        return None if self.prompts is None else _prompts(self.prompts)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _masks(folder: Path) -> Dataset:

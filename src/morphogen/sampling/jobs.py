@@ -34,10 +34,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Pair:
-    """One synthetic pair: `image` (H, W, 3) uint8, `mask` (H, W) int64 label map, `origin` extra provenance."""
+    """One synthetic pair: `image` (H, W, 3) uint8, `mask` (H, W) int64 label map, `origin` extra provenance.
+
+    `mask` is None where the plan has no classes: images alone.
+    """
 
     image: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None
     origin: dict[str, Any] = field(default_factory=dict)
 
 

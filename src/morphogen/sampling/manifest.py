@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,17 @@ def write_file(path: Path, content: bytes) -> None:
         raise
 
 
-def file_names(id_: str) -> dict[str, str]:
-    """The two files of a pair, relative to the output folder."""
-    return {"image": f"images/{id_}.png", "mask": f"masks/{id_}.png"}
+def file_name(part: str, id_: str) -> str:
+    """The file of one part (``image`` or ``mask``) of a pair, relative to the output folder."""
+    return f"{part}s/{id_}.png"
 
 
-def verifies(out: Path, row: Row) -> bool:
-    """Whether both files of the row are there with the bytes that the row states."""
+def verifies(out: Path, row: Row, parts: Sequence[str]) -> bool:
+    """Whether the files of the row are there with the bytes that the row states."""
     try:
         return all(
-            hashlib.sha256((out / name).read_bytes()).hexdigest() == row["sha256"][part]
-            for part, name in file_names(row["id"]).items()
+            hashlib.sha256((out / file_name(part, row["id"])).read_bytes()).hexdigest() == row["sha256"][part]
+            for part in parts
         )
     except (OSError, KeyError, TypeError):
         return False

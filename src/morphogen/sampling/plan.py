@@ -26,7 +26,7 @@ class Plan(Sequence[Job]):
 
     Attributes:
         ids: Id of every job, in order; each is the stem of the files written for it.
-        classes: Class names by label id of the masks.
+        classes: Class names by label id of the masks; empty where images alone are to be made.
         digest: SHA-256 of everything that the jobs follow from; no path is part of it.
     """
 
@@ -114,10 +114,16 @@ def plan_jobs(
     return Plan(ids, make, masks.classes, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
 
 
-def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
-    """Plan `per_prompt` pairs for every text, for generators that make their own mask.
+def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int, classes: Sequence[str] = BINARY) -> Plan:
+    """Plan `per_prompt` pairs for every text, for generators that make their own mask, or images alone.
 
     The ids are ``text{line:04d}_{copy:02d}``, lines counted from 1.
+
+    Args:
+        prompts: The texts.
+        per_prompt: Pairs per text, at least 1.
+        seed: Seed of the run.
+        classes: Class names by label id of the masks; empty for images alone.
 
     Raises:
         InputError: There is no text, or `per_prompt` is below 1.
@@ -131,7 +137,7 @@ def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int) -> Plan:
         return Job(ids[index], seed_of(seed, ids[index]), prompt=prompts[index // per_prompt])
 
     digest = hashlib.sha256(json.dumps([ids, seed, list(prompts)]).encode()).hexdigest()
-    return Plan(ids, make, BINARY, digest)
+    return Plan(ids, make, classes, digest)
 
 
 def _check_copies(copies: int) -> None:

@@ -39,6 +39,8 @@ def run_jobs(
 ) -> RunSummary:
     """Make the pairs of one worker: ``images/ID.png``, ``masks/ID.png`` and a manifest row each.
 
+    A plan without classes gives images alone: no ``masks/``, no ``classes.txt``, and rows that state one hash.
+
     Worker r of w takes ``jobs[r::w]``. A pair whose row and files verify is kept; the others are made in the batches
     in which an undisturbed run makes them, so a restart ends with the same bytes. The worker that finds every id
     present merges the rows into ``manifest.jsonl``. Masks are written as 0 and 255 where there are two classes, else
@@ -82,9 +84,10 @@ class _Worker:
 
     def run(self) -> RunSummary:
         manifest.claim_folder(self.out, self._identity())
-        write_text(self.out / "classes.txt", "\n".join(self.plan.classes) + "\n")
-        for folder in ("images", "masks"):
-            (self.out / folder).mkdir(exist_ok=True)
+        if self.plan.classes:
+            write_text(self.out / "classes.txt", "\n".join(self.plan.classes) + "\n")
+        for part in self._parts:
+            (self.out / f"{part}s").mkdir(exist_ok=True)
         positions = range(self.worker, len(self.plan), self.workers)
         rows = manifest.read_rows(self.out)
         missing = {p for p in positions if not self._finished(rows.get(self.plan.ids[p]))}
@@ -93,6 +96,10 @@ class _Worker:
         for batch in track(batches, "sampling", len(batches)):
             self._make(batch, missing)
         return RunSummary(self.out, len(positions), len(missing), self._merge_if_complete())
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("image", "mask") if self.plan.classes else ("image",)
 
     def _identity(self) -> dict[str, Any]:
         """What tells this run from any other; the batch size and the number of workers do not."""
@@ -105,7 +112,7 @@ class _Worker:
         }
 
     def _finished(self, row: manifest.Row | None) -> bool:
-        return row is not None and manifest.verifies(self.out, row)
+        return row is not None and manifest.verifies(self.out, row, self._parts)
 
     def _make(self, batch: Sequence[int], missing: set[int]) -> None:
         """Sample one batch whole, and write what is missing of it: files first, then their rows."""
@@ -119,10 +126,12 @@ class _Worker:
         manifest.append_rows(self.out / f"manifest-{self.worker}.jsonl", rows)
 
     def _write(self, job: Job, pair: Pair) -> manifest.Row:
-        raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=np.uint8)
-        pngs = {"image": manifest.encode_png(pair.image), "mask": manifest.encode_png(raw[pair.mask])}
-        for part, name in manifest.file_names(job.id).items():
-            manifest.write_file(self.out / name, pngs[part])
+        pngs = {"image": manifest.encode_png(pair.image)}
+        if pair.mask is not None:
+            raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=np.uint8)
+            pngs["mask"] = manifest.encode_png(raw[pair.mask])
+        for part, png in pngs.items():
+            manifest.write_file(self.out / manifest.file_name(part, job.id), png)
         return {
             "id": job.id,
             "seed": job.seed,
@@ -152,7 +161,11 @@ def _mask_values(classes: Sequence[str]) -> dict[str, int]:
 def _check(job: Job, pair: Pair, classes: int) -> None:
     """A generator that breaks its promise is caught before its work reaches a training set."""
     image, mask = pair.image, pair.mask
-    if image.dtype != np.uint8 or image.shape != (*mask.shape, 3):
-        raise WorkError(f"{job.id}: the generator made {image.dtype} {image.shape} for {mask.shape}; report this fault")
-    if mask.size and not 0 <= mask.min() <= mask.max() < classes:
+    if (mask is None) != (classes == 0):
+        made = "no mask" if mask is None else "a mask"
+        raise WorkError(f"{job.id}: the generator made {made} for {classes} classes; report this fault")
+    wanted = image.shape[:2] if mask is None else mask.shape
+    if image.dtype != np.uint8 or image.shape != (*wanted, 3):
+        raise WorkError(f"{job.id}: the generator made {image.dtype} {image.shape} for {wanted}; report this fault")
+    if mask is not None and mask.size and not 0 <= mask.min() <= mask.max() < classes:
         raise WorkError(f"{job.id}: the generator made label {mask.max()} of {classes} classes; report this fault")
