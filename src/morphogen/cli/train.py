@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from morphogen.data.records import Dataset
 
 _COMMON = tuple(field.name for field in dataclasses.fields(Verb))
+_ARCHITECTURE = {"encoder": "encoder", "preset": "foundation"}
+"""Options of the verb that choose a segmenter's architecture, and what they are called there."""
 _OWN = ("method", "data", "out", "mask_values", *_COMMON)
 """Fields of the verb that are not options of a method."""
 
@@ -57,7 +59,8 @@ class Train(Verb):
     validation_steps: int | None = None
     """Steps between looks at the validation part."""
     preset: str | None = None
-    """Generators: tiny, sd15 or another of the method's presets, a foundation's folder, or a hub id."""
+    """Generators: tiny, sd15 or another of the method's presets, a foundation's folder, or a hub id. Segmenter
+    features: its foundation."""
     init: str | None = None
     """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
     encoder: str | None = None
@@ -99,12 +102,14 @@ class Train(Verb):
 
     def _segmenter(self, options: Mapping[str, Any]) -> dict[str, Any]:
         from morphogen.data.pairs import Pairs
-        from morphogen.segmenters import resolve
+        from morphogen.segmenters import option_names, resolve
         from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
         options = dict(options)
         resolution = options.pop("resolution", 64)
-        architecture = resolve(self.method, {"encoder": options.pop("encoder")} if "encoder" in options else {})
+        known = option_names(self.method)
+        chosen = {to: options.pop(name) for name, to in _ARCHITECTURE.items() if name in options and to in known}
+        architecture = resolve(self.method, chosen)
         config = _configured(self.method, SegmenterConfig, {**options, "architecture": architecture})
         train, val = _parts(_not_test(self.data, self.mask_values).annotated, config.seed)
         train_segmenter(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)

@@ -97,9 +97,17 @@ def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, p
     return _load(entry(name).build)(n_classes, _config(name, options or {}).resolved(), pretrained)
 
 
+def option_names(name: str) -> list[str]:
+    """The fields of a segmenter's config.
+
+    Raises:
+        InputError: There is no such segmenter.
+    """
+    return [field.name for field in dataclasses.fields(_load(entry(name).config))]
+
+
 def _config(name: str, options: Mapping[str, Any]) -> Any:
-    cls = _load(entry(name).config)
-    known = [field.name for field in dataclasses.fields(cls)]
+    cls, known = _load(entry(name).config), option_names(name)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)[0]

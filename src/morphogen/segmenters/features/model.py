@@ -6,15 +6,19 @@ of a denoiser at small noise; here with the empty prompt, and no noise is added,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from morphogen.errors import InputError
 from morphogen.segmenters.unet.model import AnySize
+from morphogen.training.checkpoint import sha256
 
 if TYPE_CHECKING:
     from morphogen.foundation.model import Foundation
@@ -29,14 +33,38 @@ class FeaturesConfig:
     Attributes:
         foundation: tiny, sd15, a diffusers folder, or a hub id. It is needed again wherever the segmenter is loaded.
         t: Timestep that the U-Net is told.
+        weights: Hash of the foundation's weights; found by itself, and kept with a trained decoder.
     """
 
     foundation: str = "tiny"
     t: int = 20
+    weights: str = ""
 
     def resolved(self) -> FeaturesConfig:
-        """The same: there is nothing to choose."""
-        return self
+        """The same with a folder's whole path, and with the hash of its weights.
+
+        Raises:
+            InputError: There is no such foundation, or its weights are not those of the hash.
+        """
+        from morphogen.foundation.model import find_folder
+
+        folder = find_folder(self.foundation)
+        found = weights_hash(folder)
+        if self.weights not in ("", found):
+            raise InputError(
+                f"{self.foundation}: its weights are not those that this decoder was trained on; "
+                "put the old ones back, or train the decoder again"
+            )
+        # a relative path would name another folder, or a hub id, wherever the run is loaded from elsewhere
+        named = self.foundation == "tiny" or not Path(self.foundation).is_dir()
+        return replace(self, foundation=self.foundation if named else str(folder.absolute()), weights=found)
+
+
+def weights_hash(folder: Path) -> str:
+    """Sixteen hex digits of the weights that features come from: autoencoder, denoiser and text encoders."""
+    files = sorted(f for part in ("vae", "unet", "text_encoder*") for f in folder.glob(f"{part}/*model.safetensors"))
+    lines = "".join(f"{file.relative_to(folder)} {sha256(file)}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 class FrozenFeatures:
