@@ -266,8 +266,11 @@ class TestInit:
     def test_a_missing_one_is_refused(self, foundation: Path) -> None:
         with pytest.raises(InputError, match=r"--init pretrained: .* ships no dense hint path; use --init zero"):
             model.start(Foundation.load(foundation), quick(foundation, init="pretrained"))
-        with pytest.raises(InputError, match="--init one: choose zero, pretrained or auto"):
-            model.start(Foundation.load(foundation), quick(foundation, init="one"))
+
+    @pytest.mark.parametrize("option", ["init", "hint", "solver"])
+    def test_an_unknown_word_is_refused_before_a_folder_is_made(self, option: str) -> None:
+        with pytest.raises(InputError, match=f"--{option} one: choose "):
+            SiameseConfig(**{option: "one"})
 
 
 class TestSampling:
