@@ -59,8 +59,7 @@ class Train(Verb):
     validation_steps: int | None = None
     """Steps between looks at the validation part."""
     preset: str | None = None
-    """Generators: tiny, sd15 or another of the method's presets, a foundation's folder, or a hub id. Segmenter
-    features: its foundation."""
+    """Generators: tiny, sd15 or another preset of the method, a folder, or a hub id; features: its foundation."""
     init: str | None = None
     """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
     encoder: str | None = None
