@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -100,11 +101,18 @@ def write_folder(final: Path, write: Any) -> None:
             shutil.rmtree(final)
         os.replace(temporary, final)
         _fsync(final.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
+        if _disk_is_full(error):
             raise WorkError(f"{final}: the disk is full; free some space and run the same command again") from error
         raise
+
+
+def _disk_is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors has an error of its own, with the number of the system's error in its text
+    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _save_tensors(path: Path, named: Mapping[str, Tensor]) -> None:
