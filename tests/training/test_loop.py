@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -155,14 +156,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "run" / "checkpoints") is not None
 
 
-def test_a_full_disk_is_one_line_and_earlier_checkpoints_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError(f"Error while serializing: I/O error: No space left on device (os error {errno.ENOSPC})"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_earlier_checkpoints_live(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: list[Path] = []
     real = checkpoint.save_file
 
     def limited(tensors: dict[str, Tensor], path: Path) -> None:
         written.append(path)
         if len(written) > 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise fault
         real(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", limited)
@@ -293,3 +303,17 @@ def test_sigterm_saves_first(tmp_path: Path) -> None:
 
 def test_the_loop_module_has_no_pickle() -> None:
     assert "torch.save" not in Path(loop.__file__).read_text() + Path(checkpoint.__file__).read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_train_steps": 0}, "--max-train-steps 0: must be positive"),
+        ({"checkpointing_steps": 0}, "--checkpointing-steps 0"),
+        ({"mixed_precision": "fp8"}, "--mixed-precision fp8: choose no, bf16 or fp16"),
+        ({"train_batch_size": 2, "gradient_accumulation_steps": 3}, "--train-batch-size 2: fewer rows than 3 parts"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        LoopConfig(**options)

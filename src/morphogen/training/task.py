@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from morphogen.errors import InputError
+
 Batch = dict[str, Any]
 """One batch of this process: tensors of leading size B, among them ``seed`` (B,) int64, the per-sample seeds."""
 
@@ -117,3 +119,18 @@ class LoopConfig:
     """accelerate's trackers (tensorboard, wandb, ...) beside metrics.jsonl, which is always written."""
     keep_best: bool = field(default=False)
     """Keep the weights of the best validation score beside the last ones; `save` then takes the best."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, before a run folder is made.
+
+        Raises:
+            InputError: A number that is not positive, an unknown precision, more parts than rows.
+        """
+        for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be positive")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise InputError(f"--mixed-precision {self.mixed_precision}: choose no, bf16 or fp16")
+        if self.train_batch_size < self.gradient_accumulation_steps:
+            parts = self.gradient_accumulation_steps
+            raise InputError(f"--train-batch-size {self.train_batch_size}: fewer rows than {parts} parts; raise it")
