@@ -69,6 +69,19 @@ class SiameseConfig:
     seed: int = 0
     """Of everything random."""
 
+    def __post_init__(self) -> None:
+        """Refuse unknown words before a run folder is made.
+
+        Raises:
+            InputError: An option has none of its values.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"--{name} {getattr(self, name)}: choose {' or '.join(choices)}")
+
+
+_CHOICES = {"init": ("zero", "pretrained", "auto"), "hint": ("dense", "plain"), "solver": ("dpm", "ddim")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ControlNetConfig(SiameseConfig):

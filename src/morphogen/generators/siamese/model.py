@@ -75,10 +75,8 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
     """The ControlNet that training starts from: zero, as published, or the foundation's hint path made on phantoms.
 
     Raises:
-        InputError: `init` is unknown, or asks for a hint path that the foundation lacks.
+        InputError: `init` asks for a hint path that the foundation lacks.
     """
-    if config.init not in ("zero", "pretrained", "auto"):
-        raise InputError(f"--init {config.init}: choose zero, pretrained or auto")
     shipped = foundation.hint_folder if config.hint == "dense" else None
     if config.init == "pretrained" and shipped is None:
         raise InputError(f"--init pretrained: {foundation.source} ships no {config.hint} hint path; use --init zero")
