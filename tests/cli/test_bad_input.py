@@ -119,6 +119,14 @@ def test_spoilt_data(
     assert not (out / "runs").exists()
 
 
+def test_strange_values_can_be_stated_where_they_are_refused(data: Path) -> None:
+    """The remedy that the error names is one: the same commands take it."""
+    strange_values(data)
+    rule = ["--mask-values", "0=0,7=0,255=1"]
+    assert main(["study", str(data), "--out", str(data.parent / "out"), "--folds", "2", "--dry-run", *rule]) == 0
+    assert main(["data", "split", str(data), "--out", str(data.parent / "splits.json"), "--folds", "2", *rule]) == 0
+
+
 def test_missing_and_empty_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(["study", str(tmp_path / "none"), "--out", str(tmp_path / "o")], capsys, "none")
     (tmp_path / "empty").mkdir()
@@ -140,6 +148,7 @@ def test_an_output_folder_with_other_files_stays_as_it_is(data: Path, capsys: py
         ("generator: siamse", ["siamse"]),
         ("arms: [real, sin]", ["sin"]),
         ("preset: /no/such/foundation\narms: [real-geo, autoencoded]", ["/no/such/foundation"]),
+        ("preset: .\narms: [real-geo, autoencoded]", ["model_index.json"]),
         ("preset: someone/model@main\narms: [real-geo, autoencoded]", ["someone/model"]),
         ("presett: tiny", ["presett", "preset"]),
     ],

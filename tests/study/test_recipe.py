@@ -26,6 +26,7 @@ Make = Callable[..., StudyConfig]
         ({"steps": 0}, "--steps 0: is too small"),
         ({"per_mask": 0}, "--per-mask 0"),
         ({"folds": 1}, "--folds 1: is too small; give at least 2"),
+        ({"mask_values": "0=0,7"}, "--mask-values: '0=0,7' is not a rule"),
         ({"test": ("kvasir",)}, "is not NAME=DIR"),
         ({"test": ("test=/x",)}, "is taken"),
         ({"test": ("a=/x", "a=/y")}, "is taken"),
@@ -61,6 +62,8 @@ def test_a_folder_with_other_files_is_refused(make_config: Make) -> None:
     config = make_config()
     config.out.mkdir()
     refuse_other_study(config)
+    (config.out / ".study.yaml.1234.tmp").write_text("half a fi")  # of a killed process
+    refuse_other_study(config)
     (config.out / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other files"):
         refuse_other_study(config)
@@ -89,6 +92,7 @@ def test_hash_follows_what_a_cell_depends_on(make_config: Make) -> None:
     base = config_hash(make_config(), "s")
     same = [{"out": Path("x")}, {"arms": ("real",)}, {"cells": "a*"}, {"data": Path("y")}, {"test": ("a=/b",)}]
     other = [{"steps": 3}, {"resolution": 32}, {"generator_steps": 5}, {"per_mask": 2}, {"mask_transform": "flip"}]
+    other.append({"mask_values": "0=0,255=1"})
     assert all(config_hash(make_config(**options), "s") == base for options in same)
     hashes = {config_hash(make_config(**options), "s") for options in other} | {config_hash(make_config(), "t"), base}
     assert len(hashes) == len(other) + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def test_a_foundation_that_knows_a_test_image_is_refused(
     dataset = read_dataset(phantom_folder)
     folder = tmp_path / "foundation"
     folder.mkdir()
+    (folder / "model_index.json").write_text("{}")
     config = make_config(arms=("real-geo", "autoencoded"), preset=str(folder), seeds=1, dry_run=True)
     tested = run.prepare(config).splits.repetitions[0].test
     learnt = sorted(set(dataset.ids) - set(tested))
@@ -189,4 +191,23 @@ def test_a_full_disk_is_one_line_and_the_study_goes_on_later(
         with pytest.raises(WorkError, match=r"the disk is full; free some space and run the same command again"):
             run_study(config, quick.tools)
     assert not list((config.out / "cells").iterdir())
+    assert run_study(config, quick.tools)["missing"] == []
+
+
+@pytest.mark.usefixtures("without_page")
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_study_that_could_not_even_write_its_recipe_goes_on_later(
+    writes: int, make_config: Make, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, done = make_config(arms=("real",)), []
+    with monkeypatch.context() as patch:
+
+        def full(descriptor: int) -> None:
+            if len(done) == writes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            done.append(descriptor)
+
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WorkError, match="the disk is full"):
+            run_study(config, quick.tools)
     assert run_study(config, quick.tools)["missing"] == []

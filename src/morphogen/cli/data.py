@@ -54,6 +54,8 @@ class Split(Verb):
     """Number of folds where there are fewer than 150 subjects."""
     seed: int = 0
     """Seed of the division."""
+    mask_values: str | None = None
+    """What mask values mean, e.g. 0=0,255=1; found where not stated."""
 
     def run(self) -> dict[str, Any]:
         """Write the files; returns the division."""
@@ -64,7 +66,7 @@ class Split(Verb):
         from morphogen.data.split_files import write_splits
         from morphogen.progress import say
 
-        dataset = read_dataset(self.data)
+        dataset = read_dataset(self.data, mask_values=_rule(self.mask_values))
         division = make_splits(dataset, self.seed, self.folds)
         nnunet = write_splits(division, self.out, dataset)
         for index, fold in enumerate(division.folds):

@@ -28,7 +28,7 @@ def scan(root: Path, sink: Sink) -> list[Record]:
     for name, path in images.items():
         mask = masks.get(name)
         if mask is None and (root / "masks").is_dir():
-            remedy = f"add masks/{name}.png, remove the image, or ask for the annotated images only"
+            remedy = f"add masks/{name}.png, or remove the image"
             sink(Fault(path, f"{NO_MASK} in masks/", remedy))
         records.append(Record(id=name, image=path, mask=mask, caption=caption_beside(path)))
     return records

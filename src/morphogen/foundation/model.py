@@ -282,11 +282,12 @@ def find_folder(name: str | Path) -> Path:
     """The folder behind ``tiny``, a path, or a hub id (fetched in safetensors only, at its pinned revision).
 
     Raises:
-        InputError: Nothing is there, or the hub cannot be reached.
+        InputError: Nothing is there, a folder is no pipeline's, or the hub cannot be reached.
     """
     if str(name) == "tiny":
         return TINY
     if Path(name).is_dir():
+        _index(Path(name))
         return Path(name)
     if str(name) not in HUB and not _HUB_ID.fullmatch(str(name)):
         short = ", ".join(map(repr, ["tiny", *HUB]))

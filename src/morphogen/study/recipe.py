@@ -33,9 +33,11 @@ class StudyConfig:
     """Folder of the study; a second run continues what is there."""
     annotated: int | None = None
     """Annotated pairs that the study may use in each repetition, its validation part included; all by default."""
+    mask_values: str | None = None
+    """What the values in the masks of `data` mean, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     arms: tuple[str, ...] = ()
-    """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default the first
-    five, and more-real where the data has it."""
+    """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default those up
+    to duplicated, and more-real where the data has it."""
     generator: str = "copy-paste"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
@@ -95,6 +97,7 @@ class StudyConfig:
             InputError: An unknown arm, generator or judge; a number out of range; a malformed test set.
         """
         from morphogen.data.mask_transforms import MASK_TRANSFORMS
+        from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
         from morphogen.segmenters import SEGMENTERS
 
@@ -113,6 +116,8 @@ class StudyConfig:
             if value is not None and value < low:
                 raise InputError(f"--{name.replace('_', '-')} {value}: is too small; give at least {low}")
         _ = self.tests
+        if self.mask_values is not None:
+            parse_mask_values(self.mask_values)
 
 
 NOT_THE_STUDY = ("out", "cells", "dry_run", "device")
@@ -141,6 +146,8 @@ def identity(config: StudyConfig) -> dict[str, Any]:
 def config_hash(config: StudyConfig, splits_hash: str) -> str:
     """Twelve hex digits of everything that decides a cell beside its name: the recipe without paths, and the splits."""
     values = {name: value for name, value in identity(config).items() if name not in NOT_THE_CELL}
+    if config.mask_values is None:
+        del values["mask_values"]  # a rule that is found belongs to the data
     text = json.dumps([values, splits_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -153,7 +160,8 @@ def refuse_other_study(config: StudyConfig) -> None:
     """
     saved_file = config.out / "study.yaml"
     if not saved_file.exists():
-        if config.out.is_dir() and any(config.out.iterdir()):
+        # a process that was killed while it wrote study.yaml leaves .study.yaml.PID.tmp behind
+        if config.out.is_dir() and any(not file.name.startswith(".study.yaml.") for file in config.out.iterdir()):
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
         if config.out.exists() and not config.out.is_dir():
             raise InputError(f"{config.out}: is a file; name a folder for --out")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from morphogen.data.images import load_image
+from morphogen.data.mask_values import parse_mask_values
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError, WorkError
@@ -63,7 +64,8 @@ def prepare(config: StudyConfig) -> Bench:
         InputError: Something is.
     """
     config.check()
-    dataset = read_dataset(config.data).annotated
+    rule = None if config.mask_values is None else parse_mask_values(config.mask_values)
+    dataset = read_dataset(config.data, mask_values=rule).annotated
     if not len(dataset):
         raise InputError(f"{config.data}: holds no masks; a study needs annotated images")
     tests = {name: _further(name, folder, dataset) for name, folder in config.tests.items()}
@@ -138,13 +140,16 @@ def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tool
 
 
 def freeze(bench: Bench) -> None:
-    """Write splits.json and study.yaml, before anything trains; what is there stays."""
+    """Write study.yaml and splits.json, before anything trains; what is there stays.
+
+    study.yaml comes first: a folder without it is somebody else's, and a full disk must not make it seem so.
+    """
     bench.out.mkdir(parents=True, exist_ok=True)
-    (bench.out / "cells").mkdir(exist_ok=True)
-    if not (bench.out / "splits.json").exists():
-        write_json(bench.out / "splits.json", asdict(bench.splits))
     if not (bench.out / "study.yaml").exists():
         save_study(bench.config)
+    if not (bench.out / "splits.json").exists():
+        write_json(bench.out / "splits.json", asdict(bench.splits))
+    (bench.out / "cells").mkdir(exist_ok=True)
 
 
 def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> list[str]:
