@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.segmenters import build
-from morphogen.segmenters.predictor import save_segmenter
+from morphogen.segmenters.predictor import Predictor, save_segmenter
 
 QUICK = ["--encoder", "lite0", "--resolution", "32", "--max-train-steps", "2", "--train-batch-size", "4"]
 
@@ -117,6 +118,23 @@ class TestPredict:
         assert mask.max() <= 3
         levels = json.loads((tmp_path / "masks" / "predictions.json").read_text())["grey_level_of_class"]
         assert levels == {"background": 0, "a": 1, "b": 2, "c": 3}
+
+    def test_slices_of_a_volume_are_seen_in_its_one_window(
+        self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in training and scoring: a dark slice stays dark."""
+        volume = np.random.default_rng(0).uniform(0, 1000, (8, 8, 2)).astype(np.float32) * [0.01, 1.0]
+        (tmp_path / "images").mkdir()
+        nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), np.eye(4)), tmp_path / "images" / "v.nii.gz")
+        seen: list[np.ndarray] = []
+
+        def note(self: Predictor, images: list[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
+            seen.extend(images)
+            return [np.zeros(image.shape[:2], np.int64) for image in images]
+
+        monkeypatch.setattr(Predictor, "__call__", note)
+        assert main(["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "masks")]) == 0
+        assert [image.max() < 10 for image in seen] == [True, False]
 
     def test_second_call_makes_what_is_missing_or_broken(self, data: Path, run: Path, tmp_path: Path) -> None:
         out, note = tmp_path / "masks", tmp_path / "note.json"

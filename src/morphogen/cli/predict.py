@@ -94,10 +94,10 @@ class Predict(Verb):
         write_json(path, {"hash": predictor.hash, "grey_level_of_class": rule})
 
     def _predict(self, predictor: Predictor, records: Sequence[Record]) -> None:
-        from morphogen.data.images import load_image, to_rgb_uint8
+        from morphogen.data.images import load_rgb
         from morphogen.files import write_bytes
 
-        labels = predictor([to_rgb_uint8(load_image(record)) for record in records], self.batch_size)
+        labels = predictor([load_rgb(record) for record in records], self.batch_size)
         for record, mask in zip(records, labels, strict=True):
             write_bytes(self.out / f"{record.id}.png", _png(mask, len(predictor.classes)))
 
