@@ -125,6 +125,21 @@ def test_cells_alone_are_enough(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells", "report.html", "results.json"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"), [("kfold", "Grouped k-fold"), ("fixed", "Fixed split by subject"), ("given", "the data state")]
+)
+def test_page_says_how_the_data_were_split(kind: str, says: str, tmp_path: Path) -> None:
+    fake = Fake(effects={"real-geo": 0.0, "syn-geo": 0.01})
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    (tmp_path / "splits.json").write_text(json.dumps({**splits, "kind": kind}))
+    build(tmp_path)
+    page = Page((tmp_path / "report.html").read_text()).text
+    assert says in page
+    assert "are not in this folder" not in page.split("Protocol")[1].split("Use it")[0]
+
+
 def test_a_study_without_its_main_arms_still_has_a_page(tmp_path: Path) -> None:
     Fake(effects={"real": 0.0}).write_cells(tmp_path)
     build(tmp_path)

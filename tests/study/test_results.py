@@ -180,6 +180,14 @@ def test_folder_without_cells(tmp_path: Path) -> None:
         join(tmp_path)
 
 
+def test_a_training_that_serves_two_test_sets_took_its_time_once(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    alone = join(tmp_path).results["protocol"]["hours"]
+    assert alone == pytest.approx(18 * 12.5 / 3600)  # six arms in three folds
+    Fake(test_set="further").write_cells(tmp_path)
+    assert join(tmp_path).results["protocol"]["hours"] == pytest.approx(alone)
+
+
 def test_no_path_of_this_machine_is_in_the_results(tmp_path: Path) -> None:
     fake = Fake()
     fake.write_cells(tmp_path)
