@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
         for i, text in enumerate(known)
         for turned in symmetries(Item(pairs.image(i), None, grammar, caption=text), turns)
     ]
-    foundation.card.setdefault("sets", {})[data.name] = {"training_ids": list(data.ids), "phashes": phashes(data)}
+    note_training(foundation.card, data)
     loop = LoopConfig(
         max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size, seed=config.seed,
         ema_decay=0.99, mixed_precision=config.mixed_precision, checkpointing_steps=100,
@@ -67,3 +68,10 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
     task = DenoiserTask(foundation, build_bank(foundation, items), config.lr, preview_prompts=known[:1])
     settings = {"records": list(data.ids), **asdict(config)}
     return fit(task, loop, out, settings, "adapting the foundation")
+
+
+def note_training(card: dict[str, Any], data: Dataset) -> None:
+    """Add the ids and hashes of `data` to a card, beside those that it lists of a set of that name already."""
+    known = card.setdefault("sets", {}).setdefault(data.name, {})
+    for key, values in (("training_ids", data.ids), ("phashes", phashes(data))):
+        known[key] = list(dict.fromkeys([*known.get(key, ()), *values]))

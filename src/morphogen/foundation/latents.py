@@ -95,5 +95,7 @@ def build_bank(foundation: Foundation, items: Sequence[Item], cache: Path | None
         stds.append((posterior.std * scale).cpu())
     bank = LatentBank(torch.cat(means), torch.cat(stds), captions)
     if cache is not None:
-        save_file({"mean": bank.mean, "std": bank.std}, cache)
+        beside = cache.with_name(f".{cache.name}.tmp")  # a killed process must not leave half a bank under its name
+        save_file({"mean": bank.mean, "std": bank.std}, beside)
+        beside.replace(cache)
     return bank
