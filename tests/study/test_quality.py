@@ -12,7 +12,7 @@ import pytest
 
 from morphogen.study import quality
 from morphogen.study.bench import Bench
-from morphogen.study.quality import ImageSet, distances, image_sets, measure_images
+from morphogen.study.quality import ImageSet, copies, distances, image_sets, measure_images
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
 from morphogen.study.synthesis import Pairs, synthetic_pairs
@@ -109,3 +109,13 @@ def test_adherence_is_the_mean_dice_at_working_resolution(make_config: Make, wit
     masks = synthetic.masks() > 0
     expected = [2 * mask[:8].sum() / (mask.sum() + 128) for mask in masks]
     assert found["dice"] == pytest.approx(np.mean(expected))
+
+
+def test_a_single_training_image_has_no_audit_and_stops_nothing(
+    make_config: Make, sets_of: Callable[[Bench], dict[str, ImageSet]], tmp_path: Path
+) -> None:
+    bench = bench_of(make_config(annotated=2))
+    r, sets = bench.splits.repetitions[0], sets_of(bench)
+    assert len(r.train) == 1
+    assert copies(bench, r, Pairs(synthetic_pairs(bench, r), 16), sets, tmp_path / "closest.png") == {}
+    assert not (tmp_path / "closest.png").exists()

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from morphogen.data.duplicates import grey_thumbnail
 from morphogen.data.pairs import Pairs
+from morphogen.errors import InputError
 from morphogen.files import write_json
 from morphogen.metrics.overlap import class_counts, dice_from_counts
+from morphogen.progress import say
 from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.splits import Repetition
-from morphogen.study.synthesis import as_pictures, autoencode, synthetic_pairs, uses_foundation
+from morphogen.study.synthesis import architecture_of, as_pictures, autoencode, synthetic_pairs, uses_foundation
 from morphogen.training.rng import numpy_rng
 
 if TYPE_CHECKING:
@@ -138,7 +140,10 @@ def _against(compared: Mapping[str, ImageSet], reference: ImageSet, seed: int) -
 def copies(
     bench: Bench, repetition: Repetition, synthetic: Pairs, sets: Mapping[str, ImageSet], picture: Path
 ) -> dict[str, Any]:
-    """The audit: which synthetic images are nearer to one that the generator saw than real images are to each other."""
+    """The audit: which synthetic images are nearer to one that the generator saw than real images are to each other.
+
+    Empty where the real images do not differ, so that nothing says what is near.
+    """
     from morphogen.audit.figure import draw_pairs
     from morphogen.audit.nearest import ImageSet as Audited
     from morphogen.audit.nearest import audit
@@ -150,7 +155,12 @@ def copies(
 
     pictures: dict[str, dict[str, NDArray[np.uint8]]] = {}
     subjects = [bench.splits.subjects[i] for i in repetition.train]
-    found = audit(audited(synthetic.ids, "synthetic", None), audited(repetition.train, "train", subjects))
+    sets_of = audited(synthetic.ids, "synthetic", None), audited(repetition.train, "train", subjects)
+    try:
+        found = audit(*sets_of)
+    except InputError as error:  # real images without a difference: no reason to lose the study
+        say(f"no audit of {repetition.label}: {error}")
+        return {}
     draw_pairs(found["pairs"], pictures["synthetic"].__getitem__, pictures["train"].__getitem__, picture)
     return {**found, "pairs": found["pairs"][:MOST_PAIRS]}
 
@@ -167,7 +177,7 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     seed = SEED_OF_ADHERENCE + repetition.seed
     job = JudgeRun(
         judge=judge,
-        architecture={},
+        architecture=architecture_of(judge, config),
         train=[Pairs(bench.dataset.select(repetition.train), config.resolution)],
         validation=Pairs(bench.dataset.select(()), config.resolution),
         augmentation="geometric",
