@@ -317,3 +317,18 @@ def test_the_loop_module_has_no_pickle() -> None:
 def test_impossible_settings_are_refused_before_anything_is_written(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         LoopConfig(**options)
+
+
+def test_one_process_trains_in_several_precisions(tmp_path: Path) -> None:
+    fit(Regression(), replace(CONFIG, mixed_precision="bf16"), tmp_path / "half", {})
+    fit(Regression(), CONFIG, tmp_path / "after", {})
+    fit(Regression(), CONFIG, tmp_path / "again", {})
+    assert equal(weights(tmp_path / "after"), weights(tmp_path / "again"))
+    assert not equal(weights(tmp_path / "after"), weights(tmp_path / "half"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 is possible here")
+def test_half_precision_without_a_gpu_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--mixed-precision fp16: needs a GPU"):
+        fit(Regression(), replace(CONFIG, mixed_precision="fp16"), tmp_path / "run", {})
+    assert not (tmp_path / "run").exists()

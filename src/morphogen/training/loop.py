@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import reduce
 from torch import Tensor
 
@@ -46,10 +47,9 @@ def fit(task: Task, config: LoopConfig, out: Path, run_config: Mapping[str, Any]
         WorkError: The loss is not finite, or the disk is full.
     """
     final = out / "final"
+    run = None if final.exists() else _Run(task, config, out, label)  # refuses what cannot be; nothing is written yet
     claim(out, config, run_config)
-    if final.exists():
-        return final
-    return _Run(task, config, out, label).fit()
+    return final if run is None else run.fit()
 
 
 class _Run:
@@ -57,6 +57,8 @@ class _Run:
 
     def __init__(self, task: Task, config: LoopConfig, out: Path, label: str) -> None:
         self.task, self.config, self.out, self.label = task, config, out, label
+        # One process trains several things, each in a precision of its own; accelerate would keep that of the first.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision, log_with=list(config.report_to) or None, project_dir=str(out)
         )
