@@ -177,6 +177,12 @@ def test_a_further_test_set_that_holds_training_images_is_refused(
         run_study(make_config(test=(f"again={phantom_folder}",)), quick.tools)
 
 
+def test_a_device_that_is_not_there_is_refused_before_any_training(make_config: Make, quick: Any) -> None:
+    with pytest.raises(InputError, match="--device gpu: cannot be used here; use cpu"):
+        run_study(make_config(device="gpu"), quick.tools)
+    assert quick.jobs == []
+
+
 @pytest.mark.usefixtures("without_page")
 def test_a_full_disk_is_one_line_and_the_study_goes_on_later(
     make_config: Make, quick: Any, monkeypatch: pytest.MonkeyPatch

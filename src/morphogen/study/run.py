@@ -64,6 +64,7 @@ def prepare(config: StudyConfig) -> Bench:
         InputError: Something is.
     """
     config.check()
+    _usable(config.device)
     rule = None if config.mask_values is None else parse_mask_values(config.mask_values)
     dataset = read_dataset(config.data, mask_values=rule).annotated
     if not len(dataset):
@@ -104,6 +105,16 @@ def _readable(dataset: Dataset) -> None:
     """Find now, and not after an hour of training, that an image is truncated."""
     for record in track(dataset.records, "reading images"):
         load_image(record)
+
+
+def _usable(device: str) -> None:
+    """Find now, and not after the first training, that there is no such device."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown word, no driver, or a build without CUDA
+        raise InputError(f"--device {device}: cannot be used here; use cpu") from error
 
 
 def _further(name: str, folder: Path, dataset: Dataset) -> Dataset:
