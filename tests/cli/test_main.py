@@ -70,6 +70,8 @@ def test_json_into_a_missing_folder_is_refused_before_the_work(
     RAISE.append(AssertionError("the work has begun"))
     assert main(["echo", "--json", str(tmp_path / "no" / "r.json")]) == 2
     assert "no/r.json: its folder does not exist" in capsys.readouterr().err
+    assert main(["echo", "--json", str(tmp_path)]) == 2
+    assert "is a folder; name a file after --json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ def _run(name: str, rest: list[str]) -> int:
     )
     if verb.json is not None and not verb.json.absolute().parent.is_dir():
         raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
+    if verb.json is not None and verb.json.is_dir():
+        raise InputError(f"{verb.json}: is a folder; name a file after --json")
     try:
         result = verb.run()
     except InputError as error:
