@@ -12,8 +12,8 @@ from diffusers import StableDiffusionPipeline
 from morphogen.errors import InputError
 from morphogen.foundation.fit_prompt import DEFAULT_PROMPT, best_prompt
 from morphogen.foundation.model import Foundation
+from morphogen.foundation.solvers import solve
 from morphogen.foundation.text_to_image import text_to_image
-from morphogen.sampling.solvers import solve
 from morphogen.training.rng import normal
 from small_foundations import perturb, small_foundation, small_tiny
 

@@ -84,30 +84,22 @@ def test_a_generator_is_told_what_it_has_options_for(make_config: Make) -> None:
     assert generator_config(make_config(resolution=32), 3) == copy_paste(resolution=32)
 
 
-def test_an_adapted_foundation_has_seen_what_the_generator_sees(
+def test_the_generator_adapts_on_what_it_may_see_and_nothing_else(
     make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from morphogen.foundation import adapt as adapting
-
     bench = prepare(make_config())
-    bench = replace(bench, config=replace(bench.config, generator="siamese", adapt=True))
+    bench = replace(bench, config=replace(bench.config, generator="siamese", adapt_steps=7))
     seen: dict[str, Any] = {}
 
-    def adapt(data: Dataset, config: Any, out: Path) -> Path:
-        seen.update(ids=data.ids, foundation=config.foundation, seed=config.seed)
-        return out / "final"
-
     def train(self: GeneratorEntry, data: Dataset, config: Any, out: Path) -> Path:
-        seen.update(trained_on=config.foundation)
+        seen.update(ids=data.ids, foundation=config.foundation, seed=config.seed, adapt_steps=config.adapt_steps)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(adapting, "adapt", adapt)
     monkeypatch.setattr(GeneratorEntry, "train", train)
     repetition = bench.splits.repetitions[1]
     with pytest.raises(KeyboardInterrupt):
         synthetic_pairs(bench, repetition)
-    adapted = bench.out / "runs" / "foundation.fold1" / "final"
-    assert seen == {"ids": repetition.train, "foundation": "tiny", "seed": 1, "trained_on": str(adapted)}
+    assert seen == {"ids": repetition.train, "foundation": "tiny", "seed": 1, "adapt_steps": 7}
 
 
 def test_arrays_serve_as_pairs(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import predict
 from morphogen.foundation.model import Foundation
-from morphogen.sampling.solvers import guided, solve
+from morphogen.foundation.solvers import guided, solve
 from morphogen.training.rng import normal
 
 

@@ -38,14 +38,15 @@ class StudyConfig:
     arms: tuple[str, ...] = ()
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default those up
     to duplicated, and more-real where the data has it."""
-    generator: str = "copy-paste"
+    generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
     """Segmenters trained in every arm; the verdict speaks of the first."""
     preset: str = "tiny"
     """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; `autoencoded` takes it too."""
-    adapt: bool = False
-    """Fine-tune the foundation on the images that the generator trains on, first."""
+    adapt_steps: int | None = None
+    """Steps of fine-tuning the foundation on the images that the generator trains on, first; the preset's own by
+    default, 0 for none."""
     test: tuple[str, ...] = ()
     """Further test sets, NAME=DIR; every run of the study is scored on them too."""
     seeds: int | None = None

@@ -47,8 +47,6 @@ def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     config = bench.config
     entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
     settings = generator_config(config, repetition.seed)
-    if config.adapt and "foundation" in _fields(config):
-        settings = replace(settings, foundation=str(_adapted(bench, repetition, settings)))
     run = bench.out / "runs" / f"generator.{config.generator}.{repetition.label}"
     entry.train(train, settings, run)
     sampler = entry.load(run, config.device)
@@ -56,15 +54,6 @@ def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
         train, config.per_mask, config.mask_transform, repetition.seed, config.prompt, size=sampler.resolution
     )
     run_jobs(sampler, plan, folder)
-
-
-def _adapted(bench: Bench, repetition: Repetition, settings: Any) -> Path:
-    """The generator's foundation, fine-tuned on the images that the generator may see."""
-    from morphogen.foundation.adapt import AdaptConfig, adapt
-
-    how = AdaptConfig(foundation=settings.foundation, prompt=bench.config.prompt, seed=repetition.seed)
-    images = bench.dataset.select(repetition.train)
-    return adapt(images, how, bench.out / "runs" / f"foundation.{repetition.label}")
 
 
 def generator_config(config: StudyConfig, seed: int) -> Any:
@@ -78,6 +67,7 @@ def generator_config(config: StudyConfig, seed: int) -> Any:
         "resolution": config.resolution,
         "seed": seed,
         "max_train_steps": config.generator_steps,
+        "adapt_steps": config.adapt_steps,
         "prompt": config.prompt,
     }
     changes = {name: value for name, value in stated.items() if name in known and value is not None}

@@ -12,10 +12,10 @@ from torch import Tensor
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import encode
 from morphogen.foundation.images import to_bytes
+from morphogen.foundation.solvers import guided, solve
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.hint_images import mask_hint
 from morphogen.generators.siamese.step import Networks
-from morphogen.sampling.solvers import guided, solve
 from morphogen.training.rng import normal
 
 
