@@ -81,6 +81,12 @@ class TestRefusals:
         with pytest.raises(InputError, match=r"ids.json: names no set 'd'; add it"):
             read_sources(replace(c, ids=tmp_path / "ids.json"))
 
+    def test_two_sets_of_one_name(self, tmp_path: Path) -> None:
+        c = config(tmp_path)
+        phantom_dataset(tmp_path / "other" / "d", "skin", 3, 40)
+        with pytest.raises(InputError, match="a second set called 'd'"):
+            read_sources(replace(c, data=(*c.data, tmp_path / "other" / "d")))
+
     def test_missing_ids(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"nothing.json: no such file; give the JSON of frozen ids"):
             read_sources(config(tmp_path, ids=tmp_path / "nothing.json"))

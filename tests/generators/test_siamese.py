@@ -242,6 +242,22 @@ class TestTraining:
         assert np.array_equal(pair.mask, mask)
         assert sampler.classes == ("background", "a", "b")
 
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"init": "pretrained"}, "ships no dense hint path"),
+            ({"resolution": 30}, r"--resolution 30: is not a multiple of 4, .*; take 28"),
+            ({"prompt": "a photo of a polip"}, "does not know 'polip'"),
+        ],
+    )
+    def test_what_cannot_train_leaves_no_run_behind(
+        self, foundation: Path, tmp_path: Path, changes: dict[str, object], line: str
+    ) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        with pytest.raises(InputError, match=line):
+            model.train(data, quick(foundation, **changes), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_no_masks_is_refused(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
         bare = replace(data, records=tuple(replace(r, mask=None) for r in data))

@@ -285,6 +285,7 @@ def find_folder(name: str | Path) -> Path:
         InputError: Nothing is there, a folder is no pipeline's, or the hub cannot be reached.
     """
     if str(name) == "tiny":
+        _index(TINY)
         return TINY
     if Path(name).is_dir():
         _index(Path(name))

@@ -96,9 +96,13 @@ def read_sources(config: PretrainConfig) -> list[Source]:
         if not config.ids.is_file():
             raise InputError(f"{config.ids}: no such file; give the JSON of frozen ids or leave --ids out")
         frozen = json.loads(config.ids.read_text())["sets"]
-    sources = []
+    sources: list[Source] = []
     for path, name in zip(config.data, names, strict=True):
         dataset = read_dataset(path)
+        if dataset.name in {source.train.name for source in sources}:
+            raise InputError(
+                f"{path}: a second set called {dataset.name!r}; ids are kept by name, so rename one folder"
+            )
         if frozen and dataset.name not in frozen:
             raise InputError(f"{config.ids}: names no set {dataset.name!r}; add it, or leave {path} out")
         parts = frozen.get(dataset.name) or _hold_out(dataset, config.seed)

@@ -17,7 +17,7 @@ from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapt
 from morphogen.foundation.fit_prompt import prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
-from morphogen.foundation.model import Foundation, find_folder
+from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
 from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
@@ -47,28 +47,46 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
     )  # fmt: skip
     settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
-    find_folder(config.foundation)  # a missing foundation is refused before anything is written
-    claim(out, loop, settings)
     if (out / "final").exists():
+        claim(out, loop, settings)  # refuses another run's folder
         return out
-    foundation = _foundation(data, config, out)
-    pairs = Pairs(annotated, config.resolution or foundation.resolution)
+    foundation = Foundation.load(config.foundation, _device())
+    resolution = _resolution(foundation, config)
+    # What cannot start is refused before anything is written.
+    start(foundation, config)
+    captions = [record.caption for record in annotated if record.caption is not None]
+    foundation.check_prompts(captions if config.prompt is None else [config.prompt])
+    claim(out, loop, settings)
+    if config.adapt_steps:
+        foundation = _adapted(data, config, out)
     torch.manual_seed(seed_of(config.seed, "siamese"))
-    task = SiameseTask(foundation, start(foundation, config), _training_set(foundation, pairs, config), config)
-    fit(task, loop, out, settings, config.method)
+    controlnet = start(foundation, config)
+    training = _training_set(foundation, Pairs(annotated, resolution), config)
+    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, config.method)
     return out
 
 
-def _foundation(data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
-    """The foundation, adapted to the images of `data` first where the settings say so."""
-    source = config.foundation
-    if config.adapt_steps:
-        adaptation = AdaptConfig(
-            foundation=source, prompt=config.prompt, max_train_steps=config.adapt_steps, symmetries=config.symmetries,
-            seed=config.seed, mixed_precision=config.mixed_precision,
-        )  # fmt: skip
-        source = str(adapt(data, adaptation, out / "adapted"))
-    return Foundation.load(source, "cuda" if torch.cuda.is_available() else "cpu")
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _resolution(foundation: Foundation, config: SiameseConfig) -> int:
+    resolution = config.resolution or foundation.resolution
+    if resolution % foundation.factor:
+        raise InputError(
+            f"--resolution {resolution}: is not a multiple of {foundation.factor}, the factor of {config.foundation}'s "
+            f"autoencoder; take {resolution // foundation.factor * foundation.factor or foundation.factor}"
+        )
+    return resolution
+
+
+def _adapted(data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
+    """The foundation, fine-tuned on the images of `data`."""
+    adaptation = AdaptConfig(
+        foundation=config.foundation, prompt=config.prompt, max_train_steps=config.adapt_steps,
+        symmetries=config.symmetries, seed=config.seed, mixed_precision=config.mixed_precision,
+    )  # fmt: skip
+    return Foundation.load(adapt(data, adaptation, out / "adapted"), _device())
 
 
 def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
