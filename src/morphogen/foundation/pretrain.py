@@ -101,7 +101,7 @@ def read_sources(config: PretrainConfig) -> list[Source]:
         dataset = read_dataset(path)
         if dataset.name in {source.train.name for source in sources}:
             raise InputError(
-                f"{path}: a second set called {dataset.name!r}; ids are kept by name, so rename one folder"
+                f"{path}: a second set called {dataset.name!r}; rename one folder"
             )
         if frozen and dataset.name not in frozen:
             raise InputError(f"{config.ids}: names no set {dataset.name!r}; add it, or leave {path} out")
