@@ -100,9 +100,7 @@ def read_sources(config: PretrainConfig) -> list[Source]:
     for path, name in zip(config.data, names, strict=True):
         dataset = read_dataset(path)
         if dataset.name in {source.train.name for source in sources}:
-            raise InputError(
-                f"{path}: a second set called {dataset.name!r}; rename one folder"
-            )
+            raise InputError(f"{path}: a second set called {dataset.name!r}; rename one folder")
         if frozen and dataset.name not in frozen:
             raise InputError(f"{config.ids}: names no set {dataset.name!r}; add it, or leave {path} out")
         parts = frozen.get(dataset.name) or _hold_out(dataset, config.seed)
