@@ -36,6 +36,8 @@ class Sample(Verb):
     """Images to paint into, for generators that need them."""
     prompts: Path | None = None
     """Text file, one prompt a line; the pairs take them in turn."""
+    mask_values: str | None = None
+    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     per_mask: int = 1
     """Pairs per mask (per prompt, where no masks are given)."""
     mask_transform: str = "identity"
@@ -68,11 +70,20 @@ class Sample(Verb):
         }
 
     def _is_foundation(self) -> bool:
-        """Whether a foundation is named: by its folder, or by a name that is no folder where no masks are given."""
+        """Whether a foundation is named: by its folder, or by a name that is no path here.
+
+        Raises:
+            InputError: Nothing is there, and the name is no foundation's either.
+        """
         run = self.run_or_foundation
         if (run / "final" / "generator.json").is_file() or (run / "generator.json").is_file():
             return False
-        return str(run) == "tiny" or (run / "model_index.json").is_file() or not (run.exists() or self.masks)
+        if str(run) == "tiny" or run.exists():
+            return str(run) == "tiny" or (run / "model_index.json").is_file()
+        if not _may_be_elsewhere(run):
+            hint = "give a run folder, 'tiny', 'sd15', a diffusers folder, or a hub id as owner/name@revision"
+            raise InputError(f"{run}: no such run or foundation; {hint}")
+        return True
 
     def _from_foundation(self) -> tuple[FoundationSampler, Plan]:
         from morphogen.sampling.foundation_sampler import FoundationSampler
@@ -93,7 +104,7 @@ class Sample(Verb):
         self._check_inputs(sampler.needs, "this generator")
         prompts = self._texts()
         if self.masks is not None:
-            masks = _masks(self.masks)
+            masks = _masks(self.masks, self.mask_values)
             return sampler, plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
         if prompts is None:
             raise InputError(f"{self.run_or_foundation}: nothing says what to sample; give --prompts")
@@ -111,8 +122,9 @@ class Sample(Verb):
         for extra in ("images", "masks"):
             if getattr(self, extra) is not None and extra not in needs:
                 raise InputError(f"--{extra}: {who} takes no {extra} for sampling; leave the option out")
-        if self.mask_transform != "identity" and self.masks is None:
-            raise InputError(f"--mask-transform: {who} takes no masks for sampling; leave the option out")
+        for option, given in (("transform", self.mask_transform != "identity"), ("values", bool(self.mask_values))):
+            if given and self.masks is None:
+                raise InputError(f"--mask-{option}: {who} takes no masks for sampling; leave the option out")
 
     def _texts(self) -> list[str] | None:
         return None if self.prompts is None else _prompts(self.prompts)
@@ -124,16 +136,25 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _masks(folder: Path) -> Dataset:
+def _may_be_elsewhere(name: Path) -> bool:
+    """Whether a name that is no path here is a hub's: a short name, or owner/name where there is no folder owner."""
+    from morphogen.foundation.model import HUB
+
+    return str(name) in HUB or (len(name.parts) == 2 and not Path(name.parts[0]).exists())
+
+
+def _masks(folder: Path, values: str | None) -> Dataset:
     """The annotated records of a dataset; in a folder of loose files, each file is a mask."""
+    from morphogen.data.mask_values import parse_mask_values
     from morphogen.data.readers import mask_rule, read_dataset, scan
     from morphogen.data.records import Dataset
 
+    stated = None if values is None else parse_mask_values(values)
     records = scan(folder)
     if any(record.mask is not None for record in records):
-        return read_dataset(folder, annotated_only=True)
+        return read_dataset(folder, mask_values=stated, annotated_only=True)
     loose = tuple(replace(record, mask=record.image) for record in records)
-    rule = mask_rule(folder, loose)
+    rule = mask_rule(folder, loose, stated)
     return Dataset(folder.resolve().name, folder, loose, rule.classes, rule.values)
 
 

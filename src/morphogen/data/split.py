@@ -1,6 +1,6 @@
 """Which records train and which test: whole subjects on one side.
 
-Groups are subjects; a record without one is grouped with its near-duplicates.
+Groups are subjects; a record without one is grouped with its near-duplicates, and so with their subject.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from morphogen.data.duplicates import near_duplicate_groups
+from morphogen.data.duplicates import groups_of, near_duplicate_pairs, signatures
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 
@@ -60,17 +60,25 @@ def ids_hash(ids: Iterable[str]) -> str:
 
 
 def groups(dataset: Dataset) -> list[str]:
-    """Group of every record: its subject, or where it has none the id of the first of its near-duplicates.
+    """Group of every record: its subject, or where it has none that of its near-duplicates, or the id of their first.
+
+    Two subjects with near-duplicates of one record that has none are one group, named after the first of them.
 
     Raises:
         InputError: An image cannot be read.
     """
-    named = {record.id: record.subject for record in dataset if record.subject}
-    rest = dataset.where(lambda record: not record.subject)
-    first: dict[int, str] = {}
-    for record, group in zip(rest, near_duplicate_groups(rest), strict=True):
-        named[record.id] = first.setdefault(group, record.id)
-    return [named[record.id] for record in dataset]
+    subjects = [record.subject for record in dataset]
+    if all(subjects):
+        return [str(subject) for subject in subjects]
+    # subjects are as stated: only a pair with a record that has none says anything new
+    pairs = [(i, j) for i, j in near_duplicate_pairs(signatures(dataset)) if not (subjects[i] and subjects[j])]
+    first: dict[str, int] = {}
+    pairs += [(first.setdefault(subject, i), i) for i, subject in enumerate(subjects) if subject]
+    numbers, names = groups_of(len(dataset), pairs), dict[int, str]()
+    for number, subject in zip(numbers, subjects, strict=True):
+        if subject:
+            names.setdefault(number, subject)
+    return [names.setdefault(number, i) for number, i in zip(numbers, dataset.ids, strict=True)]
 
 
 def _groups_by_id(dataset: Dataset) -> dict[str, str]:

@@ -54,12 +54,16 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
     """Class names of classes.txt, background first, or None without such a file.
 
     Raises:
-        InputError: Fewer than two names.
+        InputError: Not in UTF-8, or fewer than two names.
     """
     path = root / "classes.txt"
     if not path.is_file():
         return None
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8; save it again in that encoding") from error
+    names = tuple(line.strip() for line in lines if line.strip())
     if len(names) < 2:
         raise InputError(f"{path}: holds fewer than two names; write one per line, the background first")
     return names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -16,17 +18,23 @@ DEFAULT_PROMPT = "a photo of a lesion"
 _T = (200, 400, 600)
 
 
+def label_captions(known: Iterable[Grammar]) -> list[str]:
+    """The short caption of each grammar, without a class: what an image of its kind is called."""
+    return list(dict.fromkeys(grammar.label_caption(grammar.describe(None, None)) for grammar in known))
+
+
 @torch.no_grad()
 def best_prompt(foundation: Foundation, x: Tensor) -> str:
-    """The label caption of a grammar with the smallest noise-prediction error (Li et al. 2023, diffusion classifier).
+    """The caption of a kind of images with the smallest noise-prediction error (Li et al. 2023, diffusion classifier).
 
     Args:
-        foundation: One with a closed vocabulary; any other gets `DEFAULT_PROMPT`.
+        foundation: One with a closed vocabulary, whose card names the `prompts` of its kinds of images; any other gets
+            `DEFAULT_PROMPT`.
         x: (B, 3, R, R) images in [-1, 1].
     """
     if not foundation.card.get("vocabulary"):
         return DEFAULT_PROMPT
-    candidates = [grammar.label_caption(grammar.describe(None, None)) for grammar in map(Grammar.load, grammars())]
+    candidates = foundation.card.get("prompts") or label_captions(map(Grammar.load, grammars()))
     z0 = foundation.encode(x.to(foundation.device))
     seeds = list(range(len(z0)))
     errors = dict.fromkeys(candidates, 0.0)

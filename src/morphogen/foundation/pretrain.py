@@ -16,6 +16,7 @@ from morphogen.data.prompts import Grammar, vocabulary
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
+from morphogen.foundation.fit_prompt import label_captions
 from morphogen.foundation.pretrain_config import PretrainConfig
 from morphogen.progress import say
 from morphogen.training.checkpoint import write_folder
@@ -72,14 +73,11 @@ def pretrain(config: PretrainConfig) -> Path:
     foundation.card |= card(config, sources)
     items = bank_items(config, sources, train)
     bank = build_bank(foundation, items, config.out / LATENTS)
-    prompts = list(
-        dict.fromkeys(source.grammar.label_caption(source.grammar.describe(None, None)) for source in sources)
-    )
     loop = LoopConfig(
         max_train_steps=config.denoiser_steps, train_batch_size=32, seed=config.seed, ema_decay=0.999,
         mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
     )  # fmt: skip
-    denoiser = DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=prompts)
+    denoiser = DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=foundation.card["prompts"])
     folder = fit(denoiser, loop, config.out / "denoiser", settings, "denoiser")
     trained = Foundation.load(folder)
     write_folder(final, trained.save)
@@ -139,6 +137,7 @@ def card(config: PretrainConfig, sources: Sequence[Source]) -> dict[str, Any]:
     }
     return {
         "sets": sets,
+        "prompts": label_captions(source.grammar for source in sources),
         "phantoms": config.phantoms,
         "steps": {"autoencoder": config.autoencoder_steps, "denoiser": config.denoiser_steps},
         "seed": config.seed,

@@ -89,9 +89,9 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
         trained = time.monotonic() - began
         for test_set, name in missing.items():
             began = time.monotonic()
-            scores = score(bench, training, test_set, predict)
-            cell = _cell(bench, training, test_set, n_synthetic, scores)
-            write_json(bench.cell_path(name), {**cell, "wall_s": round(trained + time.monotonic() - began, 1)})
+            scores, empty = score(bench, training, test_set, predict)
+            cell = _cell(bench, training, test_set) | {"n_synthetic": n_synthetic, "empty": empty, "scores": scores}
+            write_json(bench.cell_path(name), cell | {"wall_s": round(trained + time.monotonic() - began, 1)})
         return True
 
 
@@ -125,29 +125,35 @@ def _source(bench: Bench, training: Training, part: str) -> PairSource:
     return Pairs(bench.dataset.select(ids), resolution)
 
 
-def score(bench: Bench, training: Training, test_set: str, predict: Predict) -> dict[str, dict[str, Any]]:
+def score(
+    bench: Bench, training: Training, test_set: str, predict: Predict
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
     """Scores of a judge on one test set. Nothing else in a study reads test images or masks, and every call is counted.
 
     Returns:
         Image id -> ``subject``, ``dice`` and ``iou`` in [0, 1], ``hd95`` in px; at the size of the mask file, means
-        over foreground classes.
+        over foreground classes. And class -> number of images with ``both`` masks or ``one`` mask empty, whose scores
+        are set by rule.
     """
     dataset = bench.test_part(test_set, training.repetition)
     subjects = bench.splits.subjects if test_set == OWN_TEST else {r.id: r.subject or r.id for r in dataset}
     bench.count_read(training.name, test_set, len(dataset))
     scores: dict[str, dict[str, Any]] = {}
+    empty = {name: {"both": 0, "one": 0} for name in dataset.classes[1:]}
     for start in range(0, len(dataset), AT_ONCE):
         part = dataset.records[start : start + AT_ONCE]
         labels = predict([load_rgb(record) for record in part])
         for record, label in zip(part, labels, strict=True):
-            found = score_masks(label, native_mask(record, dataset), len(dataset.classes)).image
-            scores[record.id] = {"subject": subjects[record.id], **{m: found[m] for m in ("dice", "iou", "hd95")}}
-    return scores
+            found = score_masks(label, native_mask(record, dataset), len(dataset.classes))
+            means = {metric: found.image[metric] for metric in ("dice", "iou", "hd95")}
+            scores[record.id] = {"subject": subjects[record.id], **means}
+            for counts, both, one in zip(empty.values(), found.both_empty, found.one_empty, strict=True):
+                counts["both"] += int(both)
+                counts["one"] += int(one)
+    return scores, empty
 
 
-def _cell(
-    bench: Bench, training: Training, test_set: str, n_synthetic: int, scores: Mapping[str, Any]
-) -> dict[str, Any]:
+def _cell(bench: Bench, training: Training, test_set: str) -> dict[str, Any]:
     repetition = training.repetition
     return {
         "arm": training.arm,
@@ -155,10 +161,8 @@ def _cell(
         "fold": repetition.fold,
         "seed": repetition.seed,
         "n_annotated": len(repetition.train) + len(repetition.validation),
-        "n_synthetic": n_synthetic,
         "test_set": test_set,
         "config_hash": bench.hash,
-        "scores": scores,
     }
 
 

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from morphogen.study.arms import ARMS
 from morphogen.study.bench import Bench
 from morphogen.study.plan import Training
-from morphogen.study.recipe import OWN_TEST
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.synthesis import generator_config
 
-SECONDS_A_STEP = 0.12
-"""One optimiser step of the default U-Net: 16 images of 64 px, two cores."""
+ROWS = 16
+"""Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
+SECONDS_A_STEP = 0.13
+"""One optimiser step of the default U-Net."""
+SECONDS_A_GENERATOR_STEP = 0.8
+"""One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
+SECONDS_AN_ADAPT_STEP = 0.3
+"""One optimiser step of fine-tuning the denoiser of the foundation `tiny`."""
 SECONDS_A_SCORE = 0.03
 """Reading, predicting and scoring one test image of 384 x 288 px."""
 SECONDS_A_PAIR = 0.2
 """Sampling one synthetic pair at 64 px."""
-SECONDS_A_GENERATOR_STEP = 0.9
-"""One optimiser step of a generator that has steps, 16 images of 64 px."""
 SECONDS_OF_QUALITY = 60.0
 """Features of some 350 images for the distances of one repetition."""
 MB_A_RUN = 25.0
@@ -40,23 +44,34 @@ class Estimate:
 def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     """The cost of these trainings, their generators and their image measures."""
     config = bench.config
-    scale = config.resolution**2 * config.train_batch_size / (64**2 * 16)
+    area = config.resolution**2 / 64**2
+    scale = area * config.train_batch_size / ROWS
     judge = _seconds_so_far(bench) or SECONDS_A_STEP * scale * config.steps
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
     repetitions = {t.repetition.label: t.repetition for t in todo if "synthetic" in ARMS[t.arm].parts}
     pairs = sum(config.per_mask * len(r.train) for r in repetitions.values())
-    seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * scale
-    generator = _generator_steps(bench) * SECONDS_A_GENERATOR_STEP * scale
-    seconds += len(repetitions) * (generator + judge + SECONDS_OF_QUALITY)
+    seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
+    seconds += len(repetitions) * (_generator_seconds(config) + judge + SECONDS_OF_QUALITY)
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * config.resolution**2 / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
 
 
 def _seconds_so_far(bench: Bench) -> float | None:
-    """Mean time of the trainings that are done, or None before the first."""
-    cells = [json.loads(p.read_text(encoding="utf-8")) for p in (bench.out / "cells").glob(f"*.{OWN_TEST}.json")]
-    return sum(cell["wall_s"] for cell in cells) / len(cells) if cells else None
+    """Mean time of the trainings that are done, or None before the first.
+
+    The cells of a training's test sets all hold its time, so that the longest of them counts.
+    """
+    found: dict[str, float] = {}
+    for path in (bench.out / "cells").glob("[!.]*.json"):
+        training = path.stem.rpartition(".")[0]
+        found[training] = max(found.get(training, 0.0), json.loads(path.read_text(encoding="utf-8"))["wall_s"])
+    return sum(found.values()) / len(found) if found else None
 
 
-def _generator_steps(bench: Bench) -> int:
-    return int(getattr(generator_config(bench.config, 0), "max_train_steps", 0))
+def _generator_seconds(config: StudyConfig) -> float:
+    """Training the generator of one repetition, by its own settings; 0 for one that takes no steps."""
+    settings = generator_config(config, 0)
+    rows = getattr(settings, "train_batch_size", ROWS) / ROWS
+    steps = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
+    # fine-tuning has a batch of its own, of the rows that were timed
+    return (steps + getattr(settings, "adapt_steps", 0) * SECONDS_AN_ADAPT_STEP) * config.resolution**2 / 64**2

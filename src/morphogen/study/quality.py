@@ -103,6 +103,8 @@ def distances(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet]
 
     The row ``real`` is the floor (real against real), the row ``autoencoded`` that of any latent method. The reference
     is made of training images outside the annotated ones; where these are too few, of one half of the annotated ones.
+    Where subjects gave several images (the frames of a video), it shares subjects with the annotated ones: the floor
+    then lies lower than between subjects, and `reference` says so.
 
     Returns:
         ``features`` (None where the extractor is not installed), ``n``, ``n_reference``, ``reference`` and ``rows``:
@@ -113,11 +115,15 @@ def distances(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet]
     if sets["train"].features is None:
         return {"features": None, "note": weights.MEMBERS["inception"].remedy, "rows": {}}
     ours, says = list(range(len(repetition.train))), "training images outside the annotated ones"
+    theirs = [*repetition.extra, *repetition.pool]
     reference = sets.get("others")
     if reference is None or len(reference.images) < len(ours):
         order = [int(i) for i in numpy_rng(repetition.seed, "halves").permutation(len(ours))]
         ours, says = order[::2], "half of the annotated training images"
-        reference = sets["train"].rows(order[1::2])
+        reference, theirs = sets["train"].rows(order[1::2]), [repetition.train[i] for i in order[1::2]]
+    of = bench.splits.subjects
+    if {of[i] for i in theirs} & {of[repetition.train[i]] for i in ours}:
+        says += " (partly of the same subjects, so that the floor is lower than between subjects)"
     n = min(len(ours), len(sets["synthetic"].images))
     compared = {"synthetic": sets["synthetic"].rows(slice(n)), "real": sets["train"].rows(ours[:n])}
     if "autoencoded" in sets:

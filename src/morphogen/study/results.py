@@ -60,6 +60,7 @@ def join(out: Path) -> Joined:
         "cells": [{"name": cell.path.stem, **cell.values} for cell in cells],
         "comparisons": [c.row(group) for group in groups for rows in group.comparisons.values() for c in rows],
         "arms": _arms(groups, primary),
+        "empty": _empty(cells),
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
         "audit": {fold: values["audit"] for fold, values in images.items() if values.get("audit")},
         "protocol": protocol(config, splits, cells) | {"judges": _judges(out), "test_reads": _test_reads(out)},
@@ -147,6 +148,17 @@ def _arms(groups: Sequence[Group], primary: Group | None) -> dict[str, Any]:
             row = {metric: {"mean": e.mean, "ci95": e.ci95, "n_images": e.n_images} for metric, e in found.items()}
             table.setdefault(arm, {})[group.judge] = row
     return table
+
+
+def _empty(cells: Sequence[Cell]) -> dict[str, dict[str, int]]:
+    """Arm -> how often, over its cells, images and foreground classes, ``both`` masks or ``one`` were empty."""
+    found: dict[str, dict[str, int]] = {}
+    for cell in cells:
+        total = found.setdefault(cell.arm, {"both": 0, "one": 0})
+        for counts in cell.values.get("empty", {}).values():
+            total["both"] += counts["both"]
+            total["one"] += counts["one"]
+    return found
 
 
 def protocol(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
