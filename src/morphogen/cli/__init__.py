@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -57,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("stopped; run the same command to continue", 130, debug)
     except MorphogenError as error:
         return _fail(str(error), error.exit_code, debug)
+    except BrokenPipeError:  # the reader of our output has seen enough (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
+        return 1
     except OSError as error:
         return _fail(_os_line(error), 1, debug)
     except Exception as error:
