@@ -76,7 +76,8 @@ def test_a_cell_has_the_shape_of_the_design_and_the_right_scores(bench: Bench, q
     training = plan_of(bench)["syn-geo.unet.fold0.n6"]
     assert run_training(bench, training, quick.tools)
     cell = json.loads((bench.out / "cells" / "syn-geo.unet.fold0.n6.test.json").read_text())
-    scores = cell.pop("scores")
+    scores, empty = cell.pop("scores"), cell.pop("empty")
+    assert empty == {"lesion": {"both": 0, "one": 0}}
     assert cell.pop("wall_s") >= 0
     assert cell == {
         "arm": "syn-geo", "judge": "unet", "fold": 0, "seed": 0, "n_annotated": 6, "test_set": "test",
@@ -102,10 +103,27 @@ def test_scores_are_taken_at_native_size(make_config: Make, phantom_folder: Path
         shapes.extend(image.shape for image in images)
         return [np.zeros(image.shape[:2], dtype=np.int64) for image in images]
 
-    scores = cells.score(bench, plan_of(bench)["real.unet.fold0.n8"], "test", predict)
+    scores, empty = cells.score(bench, plan_of(bench)["real.unet.fold0.n8"], "test", predict)
     assert set(shapes) == {(24, 24, 3)}
     assert {row["dice"] for row in scores.values()} == {0.0}
     assert {round(row["hd95"], 9) for row in scores.values()} == {round(24 * 2**0.5, 9)}
+    assert empty == {"lesion": {"both": 0, "one": len(scores)}}
+
+
+def test_empty_masks_are_counted_in_the_cell(make_config: Make, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(make_config(arms=("real",)))
+    tested = bench.splits.repetitions[0].test
+    read = cells.native_mask
+
+    def masks(record: Any, dataset: Any) -> np.ndarray:
+        return read(record, dataset) * (record.id not in tested[:3])
+
+    monkeypatch.setattr(cells, "native_mask", masks)
+    tools = replace(quick.tools, load=lambda run, device: lambda images: [np.zeros(i.shape[:2], int) for i in images])
+    run_training(bench, plan_of(bench)["real.unet.fold0.n8"], tools)
+    cell = json.loads((bench.out / "cells" / "real.unet.fold0.n8.test.json").read_text())
+    assert cell["empty"] == {"lesion": {"both": 3, "one": len(tested) - 3}}
+    assert [cell["scores"][i]["dice"] for i in tested] == [1.0] * 3 + [0.0] * (len(tested) - 3)
 
 
 def test_every_read_of_a_test_part_is_counted(bench: Bench, quick: Any) -> None:

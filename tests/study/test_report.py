@@ -94,6 +94,45 @@ def test_predict_command_names_the_run_with_the_best_validation_score(whole: Pat
     assert f"morphogen predict {whole / 'runs/syn-geo.unet.fold1.n20'} IMAGES --out MASKS" in text
 
 
+def test_empty_masks_are_summed_and_said_in_one_line(tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo": 0.0, "syn": 0.0}).write_cells(tmp_path)
+    build(tmp_path)
+    assert "Scored by rule" not in (tmp_path / "report.html").read_text()
+    for name, both, one in (("real-geo.unet.fold0", 2, 0), ("real-geo.unet.fold2", 1, 4), ("syn.unet.fold1", 0, 5)):
+        path = tmp_path / "cells" / f"{name}.n20.test.json"
+        empty = {"polyp": {"both": both, "one": one}, "vessel": {"both": 0, "one": 1}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"empty": empty}))
+    assert build(tmp_path)["empty"] == {
+        "real-geo": {"both": 3, "one": 6}, "syn": {"both": 0, "one": 6}, "syn-geo": {"both": 0, "one": 0},
+    }  # fmt: skip
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert text.count("Scored by rule") == 1
+    assert "the diagonal): real-geo (3; 6), syn (0; 6)." in text
+
+
+def test_the_page_says_that_copy_paste_copies(whole: Path, tmp_path: Path) -> None:
+    says = "flagged by construction"
+    assert Page((whole / "report.html").read_text()).text.count(says) == 1
+    fake = Fake(effects={"real-geo": 0.0, "syn-geo": 0.0})
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    write_images(tmp_path, 0)
+    study = (tmp_path / "study.yaml").read_text()
+    (tmp_path / "study.yaml").write_text(study.replace("copy-paste", "siamese"))
+    build(tmp_path)
+    assert says not in (tmp_path / "report.html").read_text()
+
+
+def test_the_caption_says_what_the_floor_is_between(whole: Path, tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo": 0.0}).write_cells(tmp_path)
+    write_images(tmp_path, 0)
+    path = tmp_path / "images" / "fold0.json"
+    reference = "other images (partly of the same subjects, so that the floor is lower than between subjects)"
+    path.write_text(path.read_text().replace("other images", reference))
+    build(tmp_path)
+    assert f"Distance from {reference};" in Page((tmp_path / "report.html").read_text()).text
+
+
 def test_names_are_escaped(whole: Path) -> None:
     source = (whole / "report.html").read_text()
     assert "clinic &lt;b&gt;" in source

@@ -17,7 +17,7 @@ from study.study_folder import EFFECTS, Fake
 def test_results_have_the_shape_of_the_design(tmp_path: Path) -> None:
     Fake().write_cells(tmp_path)
     results = join(tmp_path).results
-    keys = ("verdict", "cells", "comparisons", "arms", "images", "audit", "protocol", "versions", "missing")
+    keys = ("verdict", "cells", "comparisons", "arms", "empty", "images", "audit", "protocol", "versions", "missing")
     assert tuple(results) == keys
     assert {"text", "outcome"} <= results["verdict"].keys()
     row = {"arm", "control", "test_set", "n_train", "metric", "diff", "ci95", "p_holm"}
