@@ -7,7 +7,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
@@ -44,6 +46,24 @@ def test_a_folder_of_mask_files_will_do(folder: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "b" / "masks" / path.name).read_bytes()
 
 
+@pytest.mark.parametrize("loose", [False, True])
+def test_mask_values_that_are_no_labels_can_be_stated(
+    loose: bool, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    for path in (data / "masks").iterdir():
+        mask = np.asarray(Image.open(path)).copy()
+        mask[mask == 0] = np.where(np.arange((mask == 0).sum()) % 2, 7, 0)
+        Image.fromarray(mask).save(path)
+    words = ("--masks", data / "masks" if loose else data, "--out", tmp_path / "out")
+    assert _sample(folder, *words) == 2
+    assert "--mask-values 0=0,7=1,255=2" in capsys.readouterr().err
+    assert _sample(folder, *words, "--mask-values", "0=0,7=0,255=1") == 0
+    assert _sample(folder, "--masks", folder / "data", "--out", tmp_path / "plain") == 0
+    for path in (tmp_path / "plain" / "masks").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / "masks" / path.name).read_bytes()
+
+
 def test_prompts_are_recorded(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a polyp\n\na small polyp\n")
     words = ("--masks", folder / "data", "--prompts", tmp_path / "prompts.txt")
@@ -61,6 +81,7 @@ def test_prompts_are_recorded(folder: Path, tmp_path: Path) -> None:
         (["--masks", "{}/data", "--shard", "half"], "--shard: 'half'"),
         (["--masks", "{}/data", "--batch-size", "0"], "--batch-size: is 0"),
         (["--masks", "{}/data", "--mask-transform", "bend"], "--mask-transform: 'bend'"),
+        (["--masks", "{}/data", "--mask-values", "0=0;9=1"], "--mask-values: '0=0;9=1' is not a rule"),
         (["--masks", "{}/nowhere"], "nowhere"),
     ],
 )
@@ -164,6 +185,7 @@ class TestFoundation:
             (["--prompts", "{}/prompts.txt", "--masks", "{}"], "--masks: a foundation takes no masks"),
             (["--prompts", "{}/prompts.txt", "--images", "{}"], "--images: a foundation takes no images"),
             (["--prompts", "{}/prompts.txt", "--mask-transform", "flip"], "--mask-transform: a foundation takes no"),
+            (["--prompts", "{}/prompts.txt", "--mask-values", "0=0,7=1"], "--mask-values: a foundation takes no"),
             (["--prompts", "{}/prompts.txt", "--per-mask", "0"], "--per-mask: is 0"),
         ],
     )
@@ -177,10 +199,43 @@ class TestFoundation:
         assert error.count("\n") == 1
         assert not (tmp_path / "out").exists()
 
-    def test_no_such_foundation(self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize("name", ["nothing-here", "runs/nothing", "{}/nothing", "../nothing", "a/b/c", "tinny"])
+    def test_no_such_run_or_foundation(
+        self, name: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_hub: list[str]
+    ) -> None:
+        (tmp_path / "runs").mkdir()
         words = ["--prompts", str(model / "prompts.txt"), "--out", str(tmp_path / "out")]
-        assert main(["sample", "nothing-here", *words]) == 2
-        assert "nothing-here: no such foundation; give 'tiny'" in capsys.readouterr().err
+        assert main(["sample", name.format(model), *words]) == 2
+        error = capsys.readouterr().err
+        assert f"{name.format(model)}: no such run or foundation; give a run folder" in error
+        assert error.count("\n") == 1
+        assert no_hub == []
+
+    def test_masks_are_for_a_run(self, model: Path, capsys: pytest.CaptureFixture[str], no_hub: list[str]) -> None:
+        assert main(["sample", "rnus/run", "--masks", str(model), "--out", str(model / "out")]) == 2
+        assert "rnus/run: no such run or foundation" in capsys.readouterr().err
+        assert no_hub == []
+
+    def test_the_hub_is_asked_for_its_names(self, model: Path, no_hub: list[str]) -> None:
+        words = ["--prompts", str(model / "prompts.txt"), "--out", str(model / "out")]
+        for name in ("sd15", "owner/name", "owner/name@0123abc"):
+            assert main(["sample", name, *words]) == 2
+        assert [name.partition("/")[0] for name in no_hub] == ["stable-diffusion-v1-5", "owner", "owner"]
+
+    @pytest.fixture
+    def no_hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Names that a hub without network was asked for; the working folder is empty."""
+        import huggingface_hub
+
+        asked: list[str] = []
+
+        def download(repository: str, **options: object) -> str:
+            asked.append(repository)
+            raise ConnectionError
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        monkeypatch.chdir(tmp_path)
+        return asked
 
     def test_the_inner_folder_of_a_generator_is_not_taken_for_a_foundation(
         self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -80,7 +80,7 @@ class Sample(Verb):
             return False
         if str(run) == "tiny" or run.exists():
             return str(run) == "tiny" or (run / "model_index.json").is_file()
-        if not _may_be_elsewhere(run):
+        if not _on_the_hub(run, self.masks is not None):
             hint = "give a run folder, 'tiny', 'sd15', a diffusers folder, or a hub id as owner/name@revision"
             raise InputError(f"{run}: no such run or foundation; {hint}")
         return True
@@ -136,11 +136,14 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _may_be_elsewhere(name: Path) -> bool:
-    """Whether a name that is no path here is a hub's: a short name, or owner/name where there is no folder owner."""
+def _on_the_hub(name: Path, masks: bool) -> bool:
+    """Whether a name that is no path here may be a hub's: a short name, or owner/name.
+
+    It is a mistyped run where there is a folder owner, or where masks are given, which no foundation takes.
+    """
     from morphogen.foundation.model import HUB
 
-    return str(name) in HUB or (len(name.parts) == 2 and not Path(name.parts[0]).exists())
+    return str(name) in HUB or (len(name.parts) == 2 and not masks and not Path(name.parts[0]).exists())
 
 
 def _masks(folder: Path, values: str | None) -> Dataset:
