@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 
 from morphogen.data.duplicates import (
     groups_of,
-    near_duplicate_groups,
     near_duplicate_pairs,
     signatures,
     signatures_of,
@@ -34,7 +33,7 @@ def test_copies_are_found_and_others_are_not(tmp_path: Path) -> None:
     Image.fromarray(scene(5)).resize((90, 60)).save(folder / "21.png")
     Image.fromarray((scene(5) * 0.9).astype(np.uint8)).save(folder / "22.png")
     data = read_dataset(tmp_path)
-    groups = dict(zip(data.ids, near_duplicate_groups(data), strict=True))
+    groups = dict(zip(data.ids, groups_of(len(data), near_duplicate_pairs(signatures(data))), strict=True))
     assert groups["03"] == groups["20"]
     assert groups["05"] == groups["21"] == groups["22"]
     assert len(set(groups.values())) == 12

@@ -146,6 +146,23 @@ def test_near_duplicates_group_what_has_no_subject(tmp_path: Path) -> None:
     assert all(("0" in fold.test_ids) == ("1" in fold.test_ids) for fold in division.folds)
 
 
+def test_a_record_without_subject_stays_with_its_near_duplicate_that_has_one(tmp_path: Path) -> None:
+    data = pictures(tmp_path)
+
+    def grouped(**subjects: str) -> list[str]:
+        named = {f"{name[1:]}": subject for name, subject in subjects.items()}
+        return groups(replace(data, records=tuple(replace(r, subject=named.get(r.id)) for r in data)))
+
+    rest = list(data.ids[2:])
+    assert data.ids[:2] == ("0", "1")
+    assert grouped(_1="p") == ["p", "p", *rest]
+    assert grouped(_0="p", **{f"_{rest[-1]}": "p"}) == ["p", "p", *rest[:-1], "p"]
+    assert grouped(_0="p", _1="q") == ["p", "q", *rest]  # subjects as stated
+    one_more = replace(data, records=(*data.records, replace(data[0], id="copy", subject="q")))
+    named = tuple(replace(r, subject="p") if r.id == "0" else r for r in one_more)
+    assert groups(replace(one_more, records=named)) == ["p", "p", *rest, "p"]  # 1 holds p and q together
+
+
 def test_few_subjects_validate_by_near_duplicates_and_say_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = pictures(tmp_path)
     one = replace(data, records=tuple(replace(r, subject="p") for r in data))

@@ -93,11 +93,6 @@ def near_duplicate_pairs(signs: Signatures) -> list[tuple[int, int]]:
     return pairs
 
 
-def near_duplicate_groups(dataset: Dataset) -> list[int]:
-    """Group of every record; near-duplicates, and theirs, share one. Groups are numbered by their first record."""
-    return groups_of(len(dataset), near_duplicate_pairs(signatures(dataset)) if len(dataset) else [])
-
-
 def groups_of(n: int, pairs: list[tuple[int, int]]) -> list[int]:
     """Connected components of n items under these pairs, numbered in the order of their first item."""
     parent = list(range(n))
