@@ -279,6 +279,11 @@ def test_stated_mask_values_and_class_names(tmp_path: Path) -> None:
     (pairs(root, value=1) / "classes.txt").write_text("wall\npolyp\nscope\n")
     data = read_dataset(root)
     assert data.classes == ("wall", "polyp", "scope")
+    (root / "classes.txt").write_bytes("wall\nlésion\n".encode("latin-1"))
+    line = refused(root)
+    assert f"{root / 'classes.txt'}: is not text in UTF-8" in line
+    assert "\n" not in line
+    (root / "classes.txt").write_text("wall\npolyp\nscope\n")
     assert data.mask_values == {0: 0, 1: 1, 2: 2}
 
 
