@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from morphogen.study.run import freeze, prepare
 from morphogen.study.synthesis import Pairs, synthetic_pairs
 
 Make = Callable[..., StudyConfig]
+
+
+SHARED = " (partly of the same subjects, so that the floor is lower than between subjects)"
 
 
 def bench_of(config: StudyConfig) -> Bench:
@@ -55,7 +59,9 @@ def test_rows_are_equally_many_images_against_others_of_the_training_part(
     others = Pairs(bench.dataset.select(sorted([*r.extra, *r.pool])), 16).images()
     train = Pairs(bench.dataset.select(r.train), 16).images()
     assert (found["n"], found["n_reference"]) == (len(r.train), len(r.extra) + len(r.pool))
-    assert found["reference"] == "training images outside the annotated ones"
+    subject = bench.splits.subjects
+    assert {subject[i] for i in r.train} & {subject[i] for i in (*r.extra, *r.pool)}
+    assert found["reference"] == "training images outside the annotated ones" + SHARED
     assert found["rows"].keys() == {"synthetic", "real"}
     real = found["rows"]["real"]
     assert real["fid"] == pytest.approx(fid(fake_features(train), fake_features(others)))
@@ -68,9 +74,18 @@ def test_without_other_images_the_floor_is_between_two_halves(
     bench = bench_of(make_config(annotated=None))
     found = distances(bench, bench.splits.repetitions[0], sets_of(bench))
     n = len(bench.splits.repetitions[0].train)
-    assert found["reference"] == "half of the annotated training images"
+    assert found["reference"] == "half of the annotated training images" + SHARED
     assert found["n"] + found["n_reference"] == n
     assert found["rows"].keys() == {"synthetic", "real"}
+
+
+@pytest.mark.parametrize("annotated", [6, None])
+def test_a_floor_between_subjects_is_not_said_to_be_lower(
+    annotated: int | None, make_config: Make, sets_of: Callable[[Bench], dict[str, ImageSet]]
+) -> None:
+    bench = bench_of(make_config(annotated=annotated))
+    each = replace(bench, splits=replace(bench.splits, subjects={i: i for i in bench.dataset.ids}))
+    assert "subjects" not in distances(each, bench.splits.repetitions[0], sets_of(bench))["reference"]
 
 
 def test_the_judge_of_adherence_is_no_judge_of_an_arm(make_config: Make, quick: Any, without_inception: None) -> None:
