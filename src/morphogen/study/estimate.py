@@ -51,7 +51,7 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     repetitions = {t.repetition.label: t.repetition for t in todo if "synthetic" in ARMS[t.arm].parts}
     pairs = sum(config.per_mask * len(r.train) for r in repetitions.values())
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
-    seconds += len(repetitions) * (_generator_seconds(config) + judge + SECONDS_OF_QUALITY)
+    seconds += len(repetitions) * (_generator_seconds(config) * area + judge + SECONDS_OF_QUALITY)
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * config.resolution**2 / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
 
@@ -69,9 +69,10 @@ def _seconds_so_far(bench: Bench) -> float | None:
 
 
 def _generator_seconds(config: StudyConfig) -> float:
-    """Training the generator of one repetition, by its own settings; 0 for one that takes no steps."""
+    """Training the generator of one repetition at 64 px, by its own settings; 0 for one that takes no steps."""
     settings = generator_config(config, 0)
     rows = getattr(settings, "train_batch_size", ROWS) / ROWS
-    steps = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
+    trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
     # fine-tuning has a batch of its own, of the rows that were timed
-    return (steps + getattr(settings, "adapt_steps", 0) * SECONDS_AN_ADAPT_STEP) * config.resolution**2 / 64**2
+    adapted: float = getattr(settings, "adapt_steps", 0) * SECONDS_AN_ADAPT_STEP
+    return trained + adapted
