@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from morphogen.data.duplicates import near_duplicate_groups
+from morphogen.data.duplicates import groups_of, near_duplicate_pairs, signatures
 from morphogen.data.readers import read_dataset
 from morphogen.training.rng import numpy_rng
 
@@ -21,7 +21,7 @@ SEED, HELD_OUT = 0, 0.2
 def split(path: Path) -> dict[str, list[str]]:
     """Ids by part; near-duplicates stay together."""
     dataset = read_dataset(path)
-    groups = near_duplicate_groups(dataset)
+    groups = groups_of(len(dataset), near_duplicate_pairs(signatures(dataset)))
     order = numpy_rng(SEED, "foundation", dataset.name).permutation(max(groups) + 1)
     held: set[int] = set()
     for group in order:
