@@ -17,7 +17,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor
 
 from morphogen.errors import InputError, WorkError
@@ -25,6 +25,7 @@ from morphogen.progress import track
 from morphogen.training.checkpoint import load_checkpoint, newest_checkpoint, prune, save_checkpoint, write_folder
 from morphogen.training.ema import EMA
 from morphogen.training.optim import PhaseOptimizer
+from morphogen.training.processes import processes, sum_gradients
 from morphogen.training.rng import permutation_index, seed_of
 from morphogen.training.task import Draw, LoopConfig, Phase, Progress, Task
 
@@ -59,6 +60,7 @@ class _Run:
         self.task, self.config, self.out, self.label = task, config, out, label
         # One process trains several things, each in a precision of its own; accelerate would keep that of the first.
         AcceleratorState._reset_state()
+        processes()  # refuses those that would train alone
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision, log_with=list(config.report_to) or None, project_dir=str(out)
         )
@@ -94,16 +96,19 @@ class _Run:
         if config.report_to:
             self.accelerator.init_trackers("morphogen")
         self.task.modules.train()
+        steps = range(start, config.max_train_steps)
         with self._stop_on_sigterm():
-            for step in track(range(start, config.max_train_steps), self.label, total=config.max_train_steps - start):
+            for step in track(steps, self.label) if self.accelerator.is_main_process else steps:
                 progress = Progress(step, config.max_train_steps)
                 self._log(step, self._step(progress))
                 done = step + 1
                 if done < config.max_train_steps and config.validation_steps and done % config.validation_steps == 0:
                     self._look(done)
-                if self.stop or done % config.checkpointing_steps == 0 or done == config.max_train_steps:
+                stop = self._is_to_stop()
+                if stop or done % config.checkpointing_steps == 0 or done == config.max_train_steps:
                     self._save(done)
-                if self.stop:
+                if stop:
+                    self.accelerator.wait_for_everyone()  # a launcher kills the others once one has left
                     raise WorkError(f"{self.out}: stopped by a signal after step {done}; run the same command again")
         return self._finish()
 
@@ -135,10 +140,7 @@ class _Run:
             for name, value in {**losses, "loss": loss / share}.items():
                 totals[name] = totals.get(name, 0.0) + share * value.detach().float()
         if self.world > 1:
-            for parameter in optimizer.parameters:
-                if parameter.grad is None:  # a row of another process may have reached it
-                    parameter.grad = torch.zeros_like(parameter)
-                parameter.grad = reduce(parameter.grad, "sum")
+            sum_gradients(optimizer.parameters)
             totals = reduce(totals, "sum")
         values = {name: float(value) for name, value in totals.items()}
         if scaler:
@@ -214,7 +216,8 @@ class _Run:
         prune(self.out / "checkpoints", self.config.checkpoints_total_limit)
 
     def _resume(self) -> int:
-        path = newest_checkpoint(self.out / "checkpoints")
+        newest = newest_checkpoint(self.out / "checkpoints") if self.accelerator.is_main_process else None
+        path: Path | None = broadcast_object_list([newest])[0]
         step = 0
         if path:
             tensors, state = load_checkpoint(path)
@@ -229,7 +232,8 @@ class _Run:
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.accelerator.is_main_process:
-            _truncate(self.out / "metrics.jsonl", step)
+            _truncate(self.out / "metrics.jsonl", step, ended=step == self.config.max_train_steps)
+        self.accelerator.wait_for_everyone()  # `_finish` removes the checkpoint that another process may still read
         return step
 
     def _finish(self) -> Path:
@@ -243,7 +247,8 @@ class _Run:
                 write_folder(final, self.task.save)
                 shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # `final` has what a later call needs
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:  # not `end_training`: the next `fit` needs the process group
+            tracker.finish()
         return final
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
@@ -253,6 +258,12 @@ class _Run:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self.config.report_to:
             self.accelerator.log(dict(values), step=step)
+
+    def _is_to_stop(self) -> bool:
+        """Whether a signal has reached any process: all leave after the same step, with its checkpoint written."""
+        if self.world == 1:
+            return self.stop
+        return bool(reduce(torch.tensor(int(self.stop), device=self.device), "sum"))
 
     @contextmanager
     def _stop_on_sigterm(self) -> Iterator[None]:
@@ -278,9 +289,12 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 def claim(out: Path, config: LoopConfig, run_config: Mapping[str, Any]) -> None:
     """Make `out` this run's folder; `fit` does it, and a method that has work to do before `fit` does it first.
 
+    Where there are several processes, all of them call it: each looks before the main one writes.
+
     Raises:
         InputError: `out` holds a run with other settings, or other files.
     """
+    state = processes()
     resolved = {**run_config, "training": asdict(config)}
     path = out / "config.yaml"
     text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True)
@@ -288,13 +302,15 @@ def claim(out: Path, config: LoopConfig, run_config: Mapping[str, Any]) -> None:
         if path.read_text() != text:
             differing = _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))
             raise InputError(f"{out}: holds a run with other settings ({differing}); choose another --out or remove it")
-        return
-    if out.exists() and any(p.name != "config.yaml.tmp" for p in out.iterdir()):
+    elif out.exists() and any(p.name != "config.yaml.tmp" for p in out.iterdir()):
         raise InputError(f"{out}: is not empty and holds no run; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("config.yaml.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    state.wait_for_everyone()
+    if state.is_main_process and not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name("config.yaml.tmp")
+        temporary.write_text(text)
+        temporary.replace(path)
+    state.wait_for_everyone()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -302,11 +318,16 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} asked" for k in keys)[:300]
 
 
-def _truncate(path: Path, step: int) -> None:
-    """Forget the rows that the resumed run will write again."""
+def _truncate(path: Path, step: int, ended: bool) -> None:
+    """Forget the rows that the resumed run will write again: those from `step` on, and the last validation."""
     if not path.exists():
         return
-    rows = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step]
+
+    def again(row: Mapping[str, Any]) -> bool:
+        last = ended and row["step"] == step - 1 and any(name.startswith("val/") for name in row)
+        return last or row["step"] >= step
+
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]  # a kill may have cut the last one
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(row + "\n" for row in rows))
+    temporary.write_text("".join(line + "\n" for line in lines if not again(json.loads(line))))
     temporary.replace(path)
