@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
@@ -138,7 +139,7 @@ def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig
 
 
 def _preset_values(presets: str) -> dict[str, Any]:
-    if presets not in PRESETS and "/" in presets:
+    if presets not in PRESETS and ("/" in presets or Path(presets).is_dir()):
         return {"foundation": presets}
     values: dict[str, Any] = {}
     for name in presets.split("+"):
