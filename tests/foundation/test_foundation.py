@@ -95,6 +95,13 @@ class TestText:
         with pytest.raises(InputError, match=r"does not know 'polip'; near words: .*polyp"):
             small_tiny().conditioning(["a photo of a polip"])
 
+    def test_a_prompt_that_would_be_cut_is_refused(self) -> None:
+        made = small_tiny()
+        limit = made.tokenizers[0].model_max_length - 2
+        made.conditioning([" ".join(["polyp"] * limit)])
+        with pytest.raises(InputError, match=rf"has {limit + 1} tokens, and the text encoder reads {limit}"):
+            made.conditioning([" ".join(["polyp"] * (limit + 1))])
+
     def test_different_words_give_different_states(self) -> None:
         made = small_tiny()
         a, b = made.conditioning(["a photo of a polyp", "a photo of a lesion"]).states

@@ -16,6 +16,7 @@ from morphogen.errors import InputError
 from morphogen.foundation import pretrain as module
 from morphogen.foundation.adapt import AdaptConfig, adapt
 from morphogen.foundation.autoencoder_task import AutoencoderTask, edge_difference, latent_scale, psnr
+from morphogen.foundation.decoder_task import perceptual_distance, recolour
 from morphogen.foundation.denoiser_task import DenoiserTask
 from morphogen.foundation.images import ImagePool, to_bytes, to_signed, turned
 from morphogen.foundation.latents import Item, LatentBank, build_bank, symmetries
@@ -23,6 +24,7 @@ from morphogen.foundation.model import Foundation
 from morphogen.foundation.pretrain import pretrain, read_sources
 from morphogen.foundation.pretrain_config import PretrainConfig
 from morphogen.foundation.tiny_model import TinyConfig
+from morphogen.metrics.vgg16 import MEAN, STD, vgg16_encoder
 from morphogen.training.rng import normal
 from morphogen.training.task import Draw, Progress
 from small_foundations import SMALL, small_tiny
@@ -219,3 +221,58 @@ def test_adapting_fits_the_images_better(tmp_path: Path) -> None:
 
 def test_the_shipped_sizes() -> None:
     assert TinyConfig() == TinyConfig(64, (24, 48, 64), 4, (64, 96, 128), 96, 2)
+
+
+class TestPerceptualStage:
+    """The decoder's second stage; VGG16 stands in with random weights, so that nothing need be installed."""
+
+    @pytest.fixture(autouse=True)
+    def _random_vgg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from morphogen.foundation import decoder_task
+
+        monkeypatch.setattr(decoder_task, "vgg16_encoder", lambda pretrained: vgg16_encoder(pretrained=False))
+        monkeypatch.setattr(module, "available", lambda name: True)
+
+    def test_the_distance_equals_a_literal_one(self) -> None:
+        torch.manual_seed(0)
+        judge = vgg16_encoder(pretrained=False).eval()
+        x, y = torch.rand(2, 3, 32, 32) * 2 - 1, torch.rand(2, 3, 32, 32) * 2 - 1
+        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        total = 0.0
+        for b in range(2):
+            a, c = (judge((((i[b] / 2 + 0.5) - mean) / std)[None]) for i in (x, y))
+            for one, two in zip(a, c, strict=True):
+                at_pixels = []
+                for i in range(one.shape[2]):
+                    for j in range(one.shape[3]):
+                        u, v = one[0, :, i, j].double(), two[0, :, i, j].double()
+                        u, v = u / (u.norm() + 1e-12), v / (v.norm() + 1e-12)
+                        at_pixels.append(float(((u - v) ** 2).sum().detach()))
+                total += np.mean(at_pixels) / 2
+        assert float(perceptual_distance(judge, y, x).detach()) == pytest.approx(total, rel=1e-4)
+        assert float(perceptual_distance(judge, x, x).detach()) == 0
+
+    def test_the_encoder_and_with_it_the_latents_stay(self, tmp_path: Path) -> None:
+        made = Foundation.load(pretrain(config(tmp_path, perceptual_steps=2)))
+        first = Foundation.load(tmp_path / "run" / "final")
+        first.vae = type(made.vae).from_pretrained(tmp_path / "run" / "autoencoder" / "final")
+        before, after = first.vae.state_dict(), made.vae.state_dict()
+        changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"decoder", "post_quant_conv"}
+
+    def test_missing_weights_are_said_before_anything_trains(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "available", lambda name: False)
+        with pytest.raises(InputError, match=r"--perceptual-steps 2: .*pip install"):
+            pretrain(config(tmp_path, perceptual_steps=2))
+        assert not (tmp_path / "run").exists()
+
+    def test_another_camera_is_seeded_and_within_range(self) -> None:
+        x = torch.rand(3, 8, 8) * 2 - 1
+        made = [recolour(x, seed) for seed in range(40)]
+        assert all(torch.equal(recolour(x, seed), y) for seed, y in enumerate(made))
+        assert all(float(y.min()) >= -1 and float(y.max()) <= 1 for y in made)
+        assert 10 < sum(torch.equal(x, y) for y in made) < 30
+        changed = next(y for y in made if not torch.equal(x, y))
+        assert not torch.allclose(changed.mean(dim=(1, 2)), x.mean(dim=(1, 2)), atol=1e-3)

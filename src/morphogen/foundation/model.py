@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from morphogen.data.prompts import check_words
+from morphogen.data.prompts import check_length, check_words
 from morphogen.errors import InputError
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.quiet import quiet
@@ -217,14 +217,16 @@ class Foundation:
         ]  # fmt: skip
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Refuse words outside a closed vocabulary, with near words.
+        """Refuse words outside a closed vocabulary, with near words, and prompts that would be cut.
 
         Raises:
-            InputError: A word is unknown.
+            InputError: A word is unknown, or a prompt too long.
         """
         if vocabulary := self.card.get("vocabulary"):
+            limit = self.tokenizers[0].model_max_length - 2  # the start and end marks
             for prompt in dict.fromkeys(prompts):
                 check_words(prompt, vocabulary)
+                check_length(prompt, limit)
 
     # ---- noise schedule ----
 

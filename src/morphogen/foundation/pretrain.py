@@ -1,4 +1,4 @@
-"""Make a foundation from images: first the autoencoder, then the text-conditional denoiser."""
+"""Make a foundation from images: first the autoencoder, then the text-conditional denoiser in its latents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,14 @@ from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.fit_prompt import label_captions
 from morphogen.foundation.pretrain_config import PretrainConfig
+from morphogen.metrics.weights import MEMBERS, available
 from morphogen.progress import say
 from morphogen.training.checkpoint import write_folder
 from morphogen.training.rng import numpy_rng
 from morphogen.training.task import LoopConfig
+
+if TYPE_CHECKING:
+    from morphogen.foundation.model import Foundation
 
 LATENTS = "latents.safetensors"
 
@@ -39,49 +43,74 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train autoencoder and denoiser; called again, continue. Returns the foundation's folder.
 
     Raises:
-        InputError: A folder, grammar or id list is wrong; `out` holds another run.
+        InputError: A folder, grammar or id list is wrong, weights are not installed, or `out` holds another run.
     """
-    from morphogen.foundation.autoencoder_task import AutoencoderTask, latent_scale, psnr
     from morphogen.foundation.denoiser_task import DenoiserTask
-    from morphogen.foundation.images import ImagePool
     from morphogen.foundation.latents import build_bank
     from morphogen.foundation.model import Foundation
     from morphogen.foundation.tiny_model import TinyConfig, build_tiny
     from morphogen.training.loop import fit
+    from morphogen.training.processes import processes
 
     final = config.out / "final"
     if final.exists():
         return final
+    if config.perceptual_steps and not available("vgg16"):
+        remedy = MEMBERS["vgg16"].remedy
+        raise InputError(f"--perceptual-steps {config.perceptual_steps}: VGG16 is not installed; run {remedy}")
     sources = read_sources(config)
     settings = {key: str(value) for key, value in asdict(config).items() if key not in ("out", "hint_steps")}
-    foundation = build_tiny(TinyConfig(resolution=config.resolution), vocabulary(), config.seed)
+    foundation = build_tiny(TinyConfig(resolution=config.resolution), vocabulary(), config.seed).to(processes().device)
     train = [Pairs(source.train, config.resolution) for source in sources]
-    held_out = np.concatenate([Pairs(source.held_out, config.resolution).images()[:100] for source in sources])
-    pool = ImagePool(train, config.phantoms, config.resolution)
-    loop = LoopConfig(
-        max_train_steps=config.autoencoder_steps, train_batch_size=16, seed=config.seed, ema_decay=0.999,
-        mixed_precision=config.mixed_precision, checkpointing_steps=250, validation_steps=500,
-    )  # fmt: skip
-    task = AutoencoderTask(foundation, pool, held_out, config.autoencoder_lr)
-    folder = fit(task, loop, config.out / "autoencoder", settings, "autoencoder")
-    foundation.vae = type(foundation.vae).from_pretrained(folder, use_safetensors=True)
-    foundation.vae.requires_grad_(False).eval()
-    some = np.concatenate([pairs.images(range(min(len(pairs), 256))) for pairs in train])
-    foundation.vae.register_to_config(scaling_factor=latent_scale(foundation, some))
-    say(f"autoencoder: {psnr(foundation, held_out):.2f} dB on {len(held_out)} held-out images")
+    train_autoencoder(config, foundation, sources, train, settings)
 
     foundation.card |= card(config, sources)
     items = bank_items(config, sources, train)
-    bank = build_bank(foundation, items, config.out / LATENTS)
+    with processes().main_process_first():  # the others read what it wrote
+        bank = build_bank(foundation, items, config.out / LATENTS)
     loop = LoopConfig(
         max_train_steps=config.denoiser_steps, train_batch_size=32, seed=config.seed, ema_decay=0.999,
         mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
     )  # fmt: skip
     denoiser = DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=foundation.card["prompts"])
-    folder = fit(denoiser, loop, config.out / "denoiser", settings, "denoiser")
-    trained = Foundation.load(folder)
-    write_folder(final, trained.save)
+    trained = Foundation.load(fit(denoiser, loop, config.out / "denoiser", settings, "denoiser"))
+    with processes().main_process_first():
+        if not final.exists():
+            write_folder(final, trained.save)
     return final
+
+
+def train_autoencoder(
+    config: PretrainConfig,
+    foundation: Foundation,
+    sources: Sequence[Source],
+    train: Sequence[Pairs],
+    settings: dict[str, str],
+) -> None:
+    """Train the autoencoder of `foundation`, then its decoder alone for texture, and leave it frozen."""
+    from morphogen.foundation.autoencoder_task import AutoencoderTask, latent_scale, psnr
+    from morphogen.foundation.decoder_task import DecoderTask
+    from morphogen.foundation.images import ImagePool
+    from morphogen.training.loop import fit
+
+    held_out = np.concatenate([Pairs(source.held_out, config.resolution).images()[:100] for source in sources])
+    pool = ImagePool(train, config.phantoms, config.resolution)
+    stages: list[tuple[str, type[AutoencoderTask], int, float]] = [
+        ("autoencoder", AutoencoderTask, config.autoencoder_steps, 0.999),
+        ("decoder", DecoderTask, config.perceptual_steps, 0.99),
+    ]
+    for name, task, steps, ema_decay in (stage for stage in stages if stage[2]):
+        loop = LoopConfig(
+            max_train_steps=steps, train_batch_size=16, seed=config.seed, ema_decay=ema_decay,
+            mixed_precision=config.mixed_precision, checkpointing_steps=250, validation_steps=500,
+        )  # fmt: skip
+        trained = task(foundation, pool, held_out, config.autoencoder_lr)
+        folder = fit(trained, loop, config.out / name, settings, name)
+        foundation.vae = type(foundation.vae).from_pretrained(folder, use_safetensors=True)
+        foundation.vae.requires_grad_(False).eval().to(foundation.device)
+    some = np.concatenate([pairs.images(range(min(len(pairs), 256))) for pairs in train])
+    foundation.vae.register_to_config(scaling_factor=latent_scale(foundation, some))
+    say(f"autoencoder: {psnr(foundation, held_out):.2f} dB on {len(held_out)} held-out images")
 
 
 def read_sources(config: PretrainConfig) -> list[Source]:
@@ -139,7 +168,11 @@ def card(config: PretrainConfig, sources: Sequence[Source]) -> dict[str, Any]:
         "sets": sets,
         "prompts": label_captions(source.grammar for source in sources),
         "phantoms": config.phantoms,
-        "steps": {"autoencoder": config.autoencoder_steps, "denoiser": config.denoiser_steps},
+        "steps": {
+            "autoencoder": config.autoencoder_steps,
+            "decoder": config.perceptual_steps,
+            "denoiser": config.denoiser_steps,
+        },
         "seed": config.seed,
     }
 

@@ -24,6 +24,8 @@ class PretrainConfig:
     """Procedural images per pass, beside the real ones."""
     autoencoder_steps: int = 2500
     """Steps of 16 images."""
+    perceptual_steps: int = 0
+    """Further steps of the autoencoder's decoder with a perceptual loss, which need VGG16's weights (weights.txt)."""
     denoiser_steps: int = 8000
     """Steps of 32 latents."""
     hint_steps: int = 0

@@ -45,7 +45,7 @@ class SiameseConfig:
     """Train on the eight turned and mirrored versions of each pair; off in the paper."""
     resolution: int = 0
     """Pixels per side; 0 takes the foundation's."""
-    max_train_steps: int = 600
+    max_train_steps: int = 400
     """Optimiser steps."""
     train_batch_size: int = 16
     """Rows per step."""
@@ -63,7 +63,7 @@ class SiameseConfig:
     """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0, as published)."""
     sampling_steps: int = 20
     """Steps of the sampler; 50 in the paper."""
-    guidance: float = 1.5
+    guidance: float = 2.5
     """Classifier-free guidance of the text, the mask given to both; 9 in the paper."""
     checkpointing_steps: int = 200
     """Steps between checkpoints."""

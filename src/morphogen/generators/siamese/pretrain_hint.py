@@ -18,6 +18,7 @@ from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
 from morphogen.training.checkpoint import write_folder
 from morphogen.training.loop import fit
+from morphogen.training.processes import processes
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
@@ -68,6 +69,8 @@ def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, see
         for extra in target.glob("*.md"):
             extra.unlink()
 
-    write_folder(folder / HINT, half)
-    shutil.rmtree(trained.parent / "checkpoints", ignore_errors=True)
+    with processes().main_process_first():
+        if not (folder / HINT).exists():
+            write_folder(folder / HINT, half)
+            shutil.rmtree(trained.parent / "checkpoints", ignore_errors=True)
     return folder / HINT

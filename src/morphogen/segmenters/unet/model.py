@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from morphogen.errors import InputError
 
 Encoder = Literal["auto", "scratch", "lite0", "vgg16"]
+_ENCODERS = {"lite0": "morphogen.segmenters.unet.lite0", "vgg16": "morphogen.metrics.vgg16"}
 _DECODER_WIDTHS = (128, 64, 48, 32, 16)
 _SCRATCH_WIDTHS = (32, 32, 64, 128, 256, 32)
 _SCRATCH_MULTIPLE = 32  # its stride is 16, but instance normalisation needs more than one pixel
@@ -128,6 +129,6 @@ def build(n_classes: int, config: UNetConfig, pretrained: bool = True) -> nn.Mod
 
         net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=n_classes, features=_SCRATCH_WIDTHS)
         return AnySize(net, _SCRATCH_MULTIPLE)
-    facts = import_module(f"morphogen.segmenters.unet.{config.encoder}")
+    facts = import_module(_ENCODERS[config.encoder])
     encoder = getattr(facts, f"{config.encoder}_encoder")(pretrained)
     return AnySize(EncoderUNet(encoder, facts, n_classes), facts.STRIDE)
