@@ -58,6 +58,19 @@ def test_saved_study_is_continued_and_another_one_refused(make_config: Make) -> 
     assert (config.out / "study.yaml").read_bytes() == before
 
 
+def test_an_arm_may_join_later_and_is_noted(make_config: Make) -> None:
+    config = make_config(arms=("real", "syn"))
+    config.out.mkdir()
+    save_study(config)
+    later = make_config(arms=("real", "features"))
+    refuse_other_study(later)
+    save_study(later)
+    save_study(config)
+    saved = load_study(config.out / "study.yaml")
+    assert saved["arms"] == ["real", "syn", "features"]
+    assert saved["added_arms"] == ["features"]
+
+
 def test_a_folder_with_other_files_is_refused(make_config: Make) -> None:
     config = make_config()
     config.out.mkdir()

@@ -108,12 +108,25 @@ def test_another_config_is_refused_and_nothing_touched(make_config: Make, quick:
     config = make_config(arms=("real", "syn"))
     run_study(config, quick.tools)
     before = contents(config.out)
-    others = ({"steps": 3}, {"arms": ("real",)}, {"arms": ()}, {"annotated": 5}, {"folds": 5}, {"seeds": 1})
+    others = ({"steps": 3}, {"annotated": 5}, {"folds": 5}, {"seeds": 1})
     for other in others:
         option = next(iter(other))
         with pytest.raises(InputError, match=f"--{option} .*use its value or name another --out"):
             run_study(make_config(**{"arms": ("real", "syn"), **other}), quick.tools)
     assert contents(config.out) == before
+
+
+@pytest.mark.usefixtures("without_page")
+def test_an_arm_is_added_to_a_finished_study(make_config: Make, quick: Any) -> None:
+    config = make_config(arms=("real", "syn"))
+    run_study(config, quick.tools)
+    cells = contents(config.out / "cells")
+    results = run_study(make_config(arms=("real-geo",)), quick.tools)
+    now = contents(config.out / "cells")
+    assert {name: now[name] for name in cells} == cells
+    assert {name.split(".")[0] for name in now} == {"real", "syn", "real-geo"}
+    assert results["protocol"]["settings"]["added_arms"] == ["real-geo"]
+    assert set(results["arms"]) == {"real", "syn", "real-geo"}
 
 
 def test_more_real_needs_the_pairs(make_config: Make, quick: Any) -> None:

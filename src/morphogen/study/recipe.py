@@ -24,7 +24,8 @@ class StudyConfig:
     """Train a segmenter with and without synthetic pairs, and say whether they help.
 
     Fixed splits by subject (grouped folds below 150 subjects), one generator and one segmenter per arm for every
-    repetition, all arms with the same number of steps. Run the same command again to continue.
+    repetition, all arms with the same number of steps. Run the same command again to continue, or with further arms to add
+    them.
     """
 
     data: Path
@@ -156,6 +157,8 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
 def refuse_other_study(config: StudyConfig) -> None:
     """Refuse an output folder that holds something else than this study, before anything is written.
 
+    Its arms may differ: every cell stands for itself, so that an arm can be added later (`save_study` notes it).
+
     Raises:
         InputError: The folder holds another study (names the first field that differs), or other files.
     """
@@ -169,7 +172,7 @@ def refuse_other_study(config: StudyConfig) -> None:
         return
     saved, wanted = load_study(saved_file), identity(config)
     for name, value in wanted.items():
-        if saved.get(name) != value:
+        if name != "arms" and saved.get(name) != value:
             option = name.replace("_", "-")
             raise InputError(
                 f"{saved_file}: the study there has --{option} {_words(saved.get(name))}, not {_words(value)}; "
@@ -193,10 +196,22 @@ def load_study(path: Path) -> dict[str, Any]:
 
 
 def save_study(config: StudyConfig) -> None:
-    """Write ``study.yaml``, the resolved configuration, into the study's folder."""
+    """Write ``study.yaml``, the resolved configuration, into the study's folder.
+
+    Where it is there, the arms that it lacks join it, and are listed as ``added_arms`` too: they were chosen when results
+    of the study may have been known.
+    """
     from morphogen.files import write_text
 
-    write_text(config.out / "study.yaml", yaml.safe_dump(identity(config), sort_keys=False))
+    path, values = config.out / "study.yaml", identity(config)
+    if path.exists():
+        values = load_study(path)
+        added = [arm for arm in config.arms if arm not in values["arms"]]
+        if not added:
+            return
+        values["arms"] += added
+        values["added_arms"] = [*values.get("added_arms", ()), *added]
+    write_text(path, yaml.safe_dump(values, sort_keys=False))
 
 
 def _known(option: str, names: Iterable[str], table: Iterable[str]) -> None:

@@ -151,13 +151,12 @@ def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tool
 
 
 def freeze(bench: Bench) -> None:
-    """Write study.yaml and splits.json, before anything trains; what is there stays.
+    """Write study.yaml and splits.json, before anything trains; what is there stays, and new arms join it.
 
     study.yaml comes first: a folder without it is somebody else's, and a full disk must not make it seem so.
     """
     bench.out.mkdir(parents=True, exist_ok=True)
-    if not (bench.out / "study.yaml").exists():
-        save_study(bench.config)
+    save_study(bench.config)
     if not (bench.out / "splits.json").exists():
         write_json(bench.out / "splits.json", asdict(bench.splits))
     (bench.out / "cells").mkdir(exist_ok=True)
