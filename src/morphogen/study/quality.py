@@ -197,14 +197,14 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     return {
         "judge": judge,
         "seed": seed,
-        "dice": _mean_dice(predict, synthetic),
+        "dice": mean_dice(predict, synthetic),
         "n": len(synthetic),
-        "dice_on_real": _mean_dice(predict, held_out),
+        "dice_on_real": mean_dice(predict, held_out),
         "n_real": len(held_out),
     }
 
 
-def _mean_dice(predict: Predict, pairs: PairSource) -> float:
+def mean_dice(predict: Predict, pairs: PairSource) -> float:
     """Mean Dice over images and foreground classes, at working resolution."""
     n_classes, values = len(pairs.dataset.classes), []
     for i in range(len(pairs)):
