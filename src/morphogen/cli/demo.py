@@ -50,5 +50,6 @@ def recipe(data: Path, out: Path) -> StudyConfig:
     from morphogen.study.recipe import StudyConfig
 
     return StudyConfig(
-        data=data, out=out, annotated=24, arms=("real-geo", "syn-geo", "more-real"), seeds=2, resolution=64, steps=200
-    )
+        data=data, out=out, annotated=24, arms=("real-geo", "syn-geo", "more-real"), seeds=2, steps=150,
+        generator_steps=100,
+    )  # fmt: skip
