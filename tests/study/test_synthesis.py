@@ -18,7 +18,14 @@ from morphogen.study import synthesis
 from morphogen.study.bench import Bench
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
-from morphogen.study.synthesis import ArrayPairs, foundation_name, generator_config, read_synthetic, synthetic_pairs
+from morphogen.study.synthesis import (
+    ArrayPairs,
+    foundation_name,
+    generator_config,
+    own_resolution,
+    read_synthetic,
+    synthetic_pairs,
+)
 
 Make = Callable[..., StudyConfig]
 
@@ -82,6 +89,21 @@ def test_a_generator_is_told_what_it_has_options_for(make_config: Make) -> None:
     assert foundation_name(replace(config, generator="copy-paste", preset="/some/folder")) == "/some/folder"
     copy_paste = GENERATORS["copy-paste"].config()
     assert generator_config(make_config(resolution=32), 3) == copy_paste(resolution=32)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_a_study_works_at_the_size_of_its_generator(make_config: Make, tmp_path: Path, kind: str) -> None:
+    from small_foundations import small_foundation
+
+    config = make_config(generator="siamese", resolution=0)
+    assert own_resolution(config) == 64
+    assert own_resolution(replace(config, preset="sd15")) == 384
+    assert own_resolution(replace(config, generator="copy-paste")) == 64
+    foreign = small_foundation(kind, tmp_path / "foreign")
+    foreign.save(tmp_path / "again")
+    for card in (tmp_path / "again").glob("morphogen.json"):
+        card.unlink()
+    assert own_resolution(replace(config, preset=str(tmp_path / "again"))) == foreign.resolution
 
 
 def test_the_generator_adapts_on_what_it_may_see_and_nothing_else(

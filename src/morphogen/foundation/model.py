@@ -309,6 +309,20 @@ def find_folder(name: str | Path) -> Path:
         ) from error
 
 
+def native_resolution(name: str | Path) -> int:
+    """Pixels per side that a foundation was made for, read without its weights; `Foundation.resolution` once loaded.
+
+    Raises:
+        InputError: There is no such foundation.
+    """
+    folder = find_folder(name)
+    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+    if "resolution" in card:
+        return int(card["resolution"])
+    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+
+
 _PATTERNS = ["model_index.json", CARD, "*/*.json", "*/*.txt", "*/*model.safetensors"]
 
 

@@ -24,8 +24,8 @@ class StudyConfig:
     """Train a segmenter with and without synthetic pairs, and say whether they help.
 
     Fixed splits by subject (grouped folds below 150 subjects), one generator and one segmenter per arm for every
-    repetition, all arms with the same number of steps. Run the same command again to continue, or with further arms to add
-    them.
+    repetition, all arms with the same number of steps. Run the same command again to continue, or with
+    further arms to add them.
     """
 
     data: Path
@@ -54,8 +54,9 @@ class StudyConfig:
     """Repetitions to run: the first K folds (all by default), or K seeds where the split is fixed (3 by default)."""
     folds: int = 5
     """Folds where there are fewer than 150 subjects."""
-    resolution: int = 64
-    """Side in px at which generator and segmenters work; scores are at the native size of each mask."""
+    resolution: int = 0
+    """Side in px at which generator and segmenters work, 0 for the generator's own (its preset's, else its
+    foundation's); scores are at the native size of each mask."""
     steps: int = 400
     """Optimiser steps of every segmenter, the same in all arms."""
     train_batch_size: int = 16
@@ -112,8 +113,8 @@ class StudyConfig:
                 raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
         if not self.judges:
             raise InputError("--judges: names none; name at least one segmenter")
-        lowest = {"annotated": 2, "seeds": 1, "folds": 2, "resolution": 16, "steps": 1, "train_batch_size": 1}
-        for name, low in {**lowest, "generator_steps": 1, "per_mask": 1}.items():
+        lowest = {"annotated": 2, "seeds": 1, "folds": 2, "steps": 1, "train_batch_size": 1, "generator_steps": 1}
+        for name, low in {**lowest, "per_mask": 1, "resolution": 16 if self.resolution else 0}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"--{name.replace('_', '-')} {value}: is too small; give at least {low}")
@@ -198,8 +199,8 @@ def load_study(path: Path) -> dict[str, Any]:
 def save_study(config: StudyConfig) -> None:
     """Write ``study.yaml``, the resolved configuration, into the study's folder.
 
-    Where it is there, the arms that it lacks join it, and are listed as ``added_arms`` too: they were chosen when results
-    of the study may have been known.
+    Where it is there, the arms that it lacks join it, and are listed as ``added_arms`` too: they were chosen when
+    results of the study may have been known.
     """
     from morphogen.files import write_text
 

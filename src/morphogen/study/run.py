@@ -23,7 +23,7 @@ from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
-from morphogen.study.synthesis import foundation_card, foundation_name, uses_foundation
+from morphogen.study.synthesis import foundation_card, foundation_name, own_resolution, uses_foundation
 
 
 def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
@@ -71,7 +71,9 @@ def prepare(config: StudyConfig) -> Bench:
         raise InputError(f"{config.data}: holds no masks; a study needs annotated images")
     tests = {name: _further(name, folder, dataset) for name, folder in config.tests.items()}
     splits = frozen_splits(config, dataset)
-    config = replace(config, arms=_resolved_arms(config, splits))
+    config = replace(
+        config, arms=_resolved_arms(config, splits), resolution=config.resolution or own_resolution(config)
+    )
     refuse_other_study(config)
     if config.preset != StudyConfig.preset and not uses_foundation(config):
         raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")

@@ -64,7 +64,7 @@ def generator_config(config: StudyConfig, seed: int) -> Any:
     """
     known, entry = _fields(config), GENERATORS[config.generator]
     stated = {
-        "resolution": config.resolution,
+        "resolution": config.resolution or None,
         "seed": seed,
         "max_train_steps": config.generator_steps,
         "adapt_steps": config.adapt_steps,
@@ -76,6 +76,18 @@ def generator_config(config: StudyConfig, seed: int) -> Any:
 
 def _fields(config: StudyConfig) -> set[str]:
     return {field.name for field in fields(GENERATORS[config.generator].config())}
+
+
+def own_resolution(config: StudyConfig) -> int:
+    """The side in px that the study's generator works at by itself: its preset's, else its foundation's.
+
+    Raises:
+        InputError: The generator has no such preset, or there is no such foundation.
+    """
+    from morphogen.foundation.model import native_resolution
+
+    settings = generator_config(config, 0)
+    return int(settings.resolution or native_resolution(settings.foundation))
 
 
 def uses_foundation(config: StudyConfig) -> bool:
