@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 
@@ -96,10 +97,9 @@ def largest_difference(nets: Networks, step: Step, late: bool) -> float:
     mine, my_grads = ours(nets, step, late, None), gradients(nets)
     found = [abs(float(mine[k].detach()) / float(theirs[k].detach()) - 1) for k in theirs]
     total = torch.stack([g.norm() for g in their_grads.values()]).norm()
-    found += [
-        float((g - their_grads[name]).norm() / max(their_grads[name].norm(), 1e-3 * total))
-        for name, g in my_grads.items()
-    ]
+    for name in their_grads.keys() | my_grads.keys():  # one that only one side has counts as wholly different
+        g, h = (grads.get(name, torch.zeros(())) for grads in (their_grads, my_grads))
+        found.append(float((g - h).norm() / max(g.norm(), 1e-3 * total)))
     return max(found)
 
 
@@ -147,6 +147,7 @@ def main() -> None:
         "rows": options.rows, "resolution": nets.foundation.resolution,
     }  # fmt: skip
     print(json.dumps(result))
+    sys.exit(0 if result["equal"] else 1)
 
 
 if __name__ == "__main__":

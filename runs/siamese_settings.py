@@ -37,9 +37,9 @@ def main() -> None:
     dataset = read_dataset(folder)
     repetition = make(StudyConfig(data=folder, out=out, annotated=60), dataset).repetitions[0]
     unused = np.random.default_rng(0).permutation([*repetition.extra, *repetition.pool]).tolist()
+    n = min(REFERENCE, len(unused) // 2)
     real, reference, others = (
-        Pairs(dataset.select(ids), SIDE)
-        for ids in (repetition.train, sorted(unused[:REFERENCE]), sorted(unused[REFERENCE:]))
+        Pairs(dataset.select(ids), SIDE) for ids in (repetition.train, sorted(unused[:n]), sorted(unused[n:]))
     )
     nothing = Pairs(dataset.select(()), SIDE)
 

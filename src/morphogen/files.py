@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from morphogen.errors import InputError
+
+
+def refuse_file(out: Path) -> None:
+    """Refuse an output folder that is a file, or would lie in one.
+
+    Raises:
+        InputError: It is.
+    """
+    for path in (out, *out.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise InputError(f"{path}: is a file; name a folder for --out")
+            return
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError of the block the name of the file that it is about; those of a full disk have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -35,10 +62,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """`write_bytes` of indented JSON; paths become text and numpy scalars numbers.
 
+    What is no plain file (a pipe, a device, a link) is written through, not replaced.
+
     Raises:
         ValueError: A value is NaN or infinite, which JSON cannot hold.
     """
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n")
+    text = json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with naming(path):
+            path.write_text(text, encoding="utf-8")
+    else:
+        write_text(path, text)
 
 
 def _plain(value: Any) -> Any:

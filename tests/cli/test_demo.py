@@ -45,3 +45,8 @@ def test_the_demo_ends_with_a_verdict_and_a_report(tmp_path: Path, capsys: pytes
     assert len(cells) == 6
     assert main(["demo", "--out", str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "study" / "cells").iterdir()} == cells
+
+
+def test_the_demo_paints_with_the_diffusion_model() -> None:
+    recipe = demo.recipe(Path("data"), Path("out"))
+    assert (recipe.generator, recipe.preset) == ("siamese", "tiny")

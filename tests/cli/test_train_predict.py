@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,21 @@ class TestTrain:
         assert main(["train", "unet", str(data), "--out", str(tmp_path / "r"), *QUICK, "--json", str(note)]) == 0
         result = json.loads(note.read_text())
         assert (result["n_train"], result["n_val"]) == (5, 3)
+        # a generator sees no validation image, which will choose the checkpoint of a segmenter
+        words = ["train", "copy-paste", str(data), "--out", str(tmp_path / "g"), "--json", str(note)]
+        assert main(words) == 0
+        assert json.loads(note.read_text())["n_train"] == 5
+
+    def test_few_subjects_are_said_to_be_shared(
+        self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["train", "unet", str(data), *QUICK, "--out"]
+        assert main([*words, str(tmp_path / "r")]) == 0
+        assert "fewer than five subjects" not in capsys.readouterr().out
+        table = data / "records.csv"
+        table.write_text(re.sub(r"subject-\d+", "subject-1", table.read_text()))
+        assert main([*words, str(tmp_path / "s")]) == 0
+        assert "fewer than five subjects" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("words", "expected"),

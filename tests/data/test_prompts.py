@@ -235,3 +235,23 @@ class TestGrammarFiles:
     def test_unknown_name(self) -> None:
         with pytest.raises(InputError, match=r"no such grammar; name a YAML file or one of generic, polyp, skin"):
             Grammar.load("colon")
+
+
+POLYP_WORDS = """
+    endoscopic photo of a polyp with diminutive small medium-sized large sessile pedunculated with a stalk
+    semi-pedunculated flat, slightly elevated laterally spreading smooth irregular granular nodular/lobulated villous
+    ulcerated surface visible vascular pattern pale pink same as surrounding mucosa reddish whitish with mucus cap
+    ascending/transverse/descending/sigmoid colon rectum behind a fold near a haustral fold white light wet mucosa with
+    specular highlights slightly out of focus
+"""
+SKIN_WORDS = """
+    dermoscopic image of actinic keratosis / bowen's disease, basal cell carcinoma, benign keratosis, dermatofibroma,
+    melanoma, melanocytic nevus, vascular lesion, small large lesion with regular slightly irregular border light brown,
+    dark brown, black, red, white, blue-gray pigment network, globules, streaks, homogeneous, scale, vessels, in the
+    center of the image on the of a male female
+"""
+
+
+@pytest.mark.parametrize("text", [POLYP_WORDS, SKIN_WORDS])
+def test_the_vocabulary_has_the_words_that_people_use(text: str) -> None:
+    assert set(prompts.tokens(text)) - set(prompts.vocabulary()) == set()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
+from morphogen.data.prompts import vocabulary
 from morphogen.errors import InputError
 from morphogen.foundation.fit_prompt import DEFAULT_PROMPT, best_prompt
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.solvers import solve
 from morphogen.foundation.text_to_image import text_to_image
+from morphogen.foundation.tokenizer import write_tokenizer
 from morphogen.training.rng import normal
 from small_foundations import perturb, small_foundation, small_tiny
 
@@ -38,6 +44,8 @@ def test_what_is_saved_loads_as_it_was(kind: str, tmp_path: Path) -> None:
         assert ours.time_ids is not None
         assert ours.time_ids.tolist()[0] == [32, 32, 0, 0, 32, 32]
     assert not any(p.requires_grad for m in loaded.modules for p in m.parameters())
+    loaded.save(tmp_path / "again")
+    assert not any(str(tmp_path) in file.read_text() for file in (tmp_path / "again").rglob("*.json"))
 
 
 def test_half_precision_files_are_read_as_single(tmp_path: Path) -> None:
@@ -66,6 +74,46 @@ class TestWhatCannotBeLoaded:
             Foundation.load(tmp_path)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
+    @pytest.mark.parametrize("damage", ["a tensor is missing", "cut", "another config"])
+    def test_a_damaged_part(self, part: str, damage: str, tmp_path: Path) -> None:
+        """Neither library may fill a gap with random numbers."""
+        small_tiny().save(tmp_path)
+        file, config = next((tmp_path / part).glob("*.safetensors")), tmp_path / part / "config.json"
+        if damage == "cut":
+            file.write_bytes(file.read_bytes()[:-100])
+        elif damage == "another config":
+            text = config.read_text()
+            config.write_text(re.sub(r'("hidden_size": |"block_out_channels": \[\s*)\d+', r"\g<1>24", text))
+            assert config.read_text() != text
+        else:
+            tensors = load_file(file)
+            tensors.pop(sorted(tensors)[-1])
+            save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises(InputError, match=r"is not a whole diffusers folder in safetensors") as caught:
+            Foundation.load(tmp_path)
+        assert "\n" not in str(caught.value)
+
+    def test_a_damaged_index(self, tmp_path: Path) -> None:
+        small_tiny().save(tmp_path)
+        (tmp_path / "model_index.json").write_text("{")
+        with pytest.raises(InputError, match=r"model_index.json: is not a pipeline's index"):
+            Foundation.load(tmp_path)
+
+    def test_a_hub_id_without_a_revision(self) -> None:
+        with pytest.raises(InputError, match=r"^someone/model: no such foundation; .*owner/name@revision"):
+            Foundation.load("someone/model")
+
+    def test_a_full_disk_is_not_the_hubs_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+
+        def full(*args: object, **kwargs: object) -> str:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+        with pytest.raises(OSError, match="No space"):
+            Foundation.load("someone/model@abc")
+
     def test_pickles_are_not_read(self, tmp_path: Path) -> None:
         made = small_tiny()
         made.save(tmp_path)
@@ -90,6 +138,11 @@ class TestText:
         made = small_tiny()
         for word in made.card["vocabulary"]:
             assert len(made.tokenizers[0](word).input_ids) == 3, word
+
+    def test_the_same_words_have_the_same_ids_in_every_process(self, tmp_path: Path) -> None:
+        words = vocabulary()
+        held = [write_tokenizer(w, tmp_path / str(k)).get_vocab() for k, w in enumerate([words, words[::-1]] * 4)]
+        assert all(one == held[0] for one in held)
 
     def test_an_unknown_word_lists_near_ones(self) -> None:
         with pytest.raises(InputError, match=r"does not know 'polip'; near words: .*polyp"):

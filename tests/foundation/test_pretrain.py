@@ -61,6 +61,24 @@ def test_a_small_foundation_from_nothing(tmp_path: Path) -> None:
     assert (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"autoencoder_steps": 4, "denoiser_steps": 4, "phantoms": 2}
+    whole = pretrain(config(tmp_path, **settings, out=tmp_path / "whole"))
+    for module_name in ("latents", "model"):  # after the autoencoder; after the denoiser
+        with monkeypatch.context() as patch:
+            kind = {"latents": "build_bank", "model": "Foundation.save"}[module_name]
+            patch.setattr(f"morphogen.foundation.{module_name}.{kind}", _killed)
+            with pytest.raises(KeyboardInterrupt):
+                pretrain(config(tmp_path, **settings))
+    stopped = pretrain(config(tmp_path, **settings))
+    for file in sorted(path for path in whole.rglob("*") if path.is_file()):
+        assert (stopped / file.relative_to(whole)).read_bytes() == file.read_bytes(), file
+
+
+def _killed(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_frozen_ids_are_obeyed(tmp_path: Path) -> None:
     c = config(tmp_path)
     ids = [p.stem for p in sorted((tmp_path / "d" / "images").iterdir())]
@@ -77,9 +95,34 @@ def test_without_frozen_ids_a_tenth_is_held_out(tmp_path: Path) -> None:
 
 
 class TestRefusals:
+    def test_another_run_in_its_folder(self, tmp_path: Path) -> None:
+        pretrain(config(tmp_path))
+        card = (tmp_path / "run" / "final" / "morphogen.json").read_bytes()
+        with pytest.raises(InputError, match=r"holds a run with other settings .*seed"):
+            pretrain(config(tmp_path, seed=1))
+        ids = sorted(p.stem for p in (tmp_path / "d" / "images").iterdir())
+        (tmp_path / "ids.json").write_text(json.dumps({"sets": {"d": {"train": ids[:4], "held_out": ids[4:]}}}))
+        with pytest.raises(InputError, match="holds a run with other settings"):
+            pretrain(config(tmp_path, ids=tmp_path / "ids.json"))
+        assert (tmp_path / "run" / "final" / "morphogen.json").read_bytes() == card
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"sets": {"d": {"train": []}}}'])
+    def test_ids_of_another_form(self, text: str, tmp_path: Path) -> None:
+        (tmp_path / "ids.json").write_text(text)
+        with pytest.raises(InputError, match=r"ids.json: is no JSON of frozen ids"):
+            pretrain(config(tmp_path, ids=tmp_path / "ids.json"))
+
+    def test_a_damaged_image(self, tmp_path: Path) -> None:
+        c = config(tmp_path)
+        path = next((tmp_path / "d" / "images").iterdir())
+        path.write_bytes(path.read_bytes()[:300])
+        with pytest.raises(InputError, match=path.name):
+            pretrain(c)
+        assert not c.out.exists()
+
     def test_a_set_that_the_ids_do_not_name(self, tmp_path: Path) -> None:
         c = config(tmp_path)
-        (tmp_path / "ids.json").write_text('{"sets": {"other": {}}}')
+        (tmp_path / "ids.json").write_text('{"sets": {"other": {"train": [], "held_out": []}}}')
         with pytest.raises(InputError, match=r"ids.json: names no set 'd'; add it"):
             read_sources(replace(c, ids=tmp_path / "ids.json"))
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.records import Dataset, Record
 from morphogen.generators import GENERATORS, load_sampler
 from morphogen.sampling.jobs import Job, Sampler
 from morphogen.sampling.plan import plan_jobs
+from morphogen.sampling.runner import run_jobs
 
 
 class GeneratorTester:
@@ -83,10 +85,31 @@ class GeneratorTester:
         others = sampler.sample([replace(job, seed=job.seed + 1) for job in jobs])
         assert any(not np.array_equal(a.image, b.image) for a, b in zip(sampler.sample(jobs), others, strict=True))
 
+    def test_workers_and_restarts_write_the_same_files(self, sampler: Sampler, data: Dataset, tmp_path: Path) -> None:
+        plan = plan_jobs(data, 2, "random", seed=3, size=sampler.resolution)
+        for size, ours in ((1, "ones"), (4, "fours")):
+            run_jobs(sampler, plan, tmp_path / ours, size)
+        for worker in range(2):
+            run_jobs(sampler, plan, tmp_path / "two", 1, (worker, 2))
+        assert _pictures(tmp_path / "two") == _pictures(tmp_path / "ones")
+        for file in sorted((tmp_path / "ones" / "images").iterdir()):
+            one, two = (np.array(Image.open(tmp_path / run / "images" / file.name)) for run in ("ones", "fours"))
+            assert np.abs(one.astype(int) - two).max() <= self.grey_levels
+
+        whole = _pictures(tmp_path / "fours")
+        for name in sorted(whole)[1::3]:
+            (tmp_path / "fours" / name).unlink()
+        run_jobs(sampler, plan, tmp_path / "fours", 4)
+        assert _pictures(tmp_path / "fours") == whole
+
     def test_sampling_reads_no_real_image(self, sampler: Sampler, jobs: list[Job]) -> None:
         gone = [replace(job, source=_unreadable(job.source)) for job in jobs]
         for one, two in zip(sampler.sample(jobs), sampler.sample(gone), strict=True):
             assert np.array_equal(one.image, two.image)
+
+
+def _pictures(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*.png")}
 
 
 def _unreadable(source: Record | None) -> Record | None:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from generators.base import GeneratorTester
+from morphogen.data.pairs import Pairs
 from morphogen.data.phantoms import phantom_dataset
+from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.tiny_model import build_tiny
@@ -25,8 +28,12 @@ from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.hint_images import mask_hint, palette
 from morphogen.generators.siamese.hints import DenseHint, PatchMerging, Residual
 from morphogen.generators.siamese.pretrain_hint import pretrain_hint
+from morphogen.generators.siamese.step import Weights
+from morphogen.generators.siamese.task import SiameseTask
 from morphogen.sampling.jobs import Job
-from small_foundations import SMALL, perturb, small_tiny
+from morphogen.training.rng import normal
+from morphogen.training.task import Draw, Progress
+from small_foundations import SMALL, perturb, small_foundation, small_tiny, small_unet
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +46,11 @@ def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(foundation: Path, **changes: object) -> SiameseConfig:
     values = {"max_train_steps": 4, "train_batch_size": 4, "sampling_steps": 2, "hint_width": 4, **changes}
     return SiameseConfig(foundation=str(foundation), **values)  # type: ignore[arg-type]
+
+
+def task_of(foundation: Path, config: SiameseConfig, data: Dataset) -> SiameseTask:
+    made = Foundation.load(foundation)
+    return SiameseTask(made, model.start(made, config), model._training_set(made, Pairs(data, 32), config), config)
 
 
 class TestAsGenerator(GeneratorTester):
@@ -147,6 +159,7 @@ class TestPresets:
         assert not c.symmetries
         assert c.init == "zero"
         assert c.hint_width == 16
+        assert c.max_grad_norm == 0
 
     @pytest.mark.parametrize(
         ("row", "dense", "augmentation", "consistency"),
@@ -170,6 +183,16 @@ class TestPresets:
         )
         assert c.image_branch == bool(augmentation or consistency)
         assert c.max_train_steps == 3000
+
+    def test_the_rows_start_alike(self) -> None:
+        assert {siamese_config(f"ablation-{row}").init for row in range(1, 9)} == {"zero"}
+
+    def test_a_preset_on_a_foundation_of_ones_own(self, tmp_path: Path) -> None:
+        folder = tmp_path / "a+b"
+        folder.mkdir()
+        assert siamese_config(str(folder)) == SiameseConfig(foundation=str(folder))
+        assert siamese_config("sd15+/some/folder") == replace(siamese_config("sd15"), foundation="/some/folder")
+        assert siamese_config("owner/model@abc+ablation-4").foundation == "owner/model@abc"
 
     def test_controlnet_is_row_one(self) -> None:
         assert siamese_config("controlnet") == siamese_config("ablation-1")
@@ -206,15 +229,46 @@ class TestTraining:
         assert rows[0]["L_c"] == 0
         assert rows[0]["L_i"] == rows[0]["L_m"]
 
-    def test_prompts_are_dropped_at_the_stated_rate(self, foundation: Path, tmp_path: Path) -> None:
-        from morphogen.generators.siamese.task import SiameseTask
-        from morphogen.training.task import Draw
+    @pytest.mark.parametrize(
+        "changes", [{}, {"w_c": 0.5}, {"T_tau": 50}, {"online_augmentation": False}, {"image_branch": False}]
+    )
+    def test_the_settings_reach_the_step(self, changes: dict[str, object], foundation: Path, tmp_path: Path) -> None:
+        """w_i = k / N (Eq. 5); the Online-Augmentation for k > N / 3 (Eq. 13); the others as they are set."""
+        config = quick(foundation, symmetries=False, **changes)
+        task = task_of(foundation, config, phantom_dataset(tmp_path / "d", "mucosa", 4, 32))
+        for k in range(9):
+            late = config.online_augmentation and 3 * k > 9
+            wanted = Weights(k / 9, config.w_c, late, config.T_tau, config.image_branch)
+            assert task.weights(Progress(k, 9)) == wanted
 
-        made = Foundation.load(foundation)
+    @pytest.mark.parametrize("row", range(1, 9))
+    def test_every_row_of_the_ablation_has_its_losses(self, row: int, foundation: Path, tmp_path: Path) -> None:
+        config = replace(siamese_config(f"ablation-{row}"), foundation=str(foundation), hint_width=4, symmetries=False)
+        task = task_of(foundation, config, phantom_dataset(tmp_path / "d", "mucosa", 4, 32))
+        drawn = task.batch([Draw(k, k) for k in range(4)]) | {"t": torch.tensor([3, 99, 150, 900])}
+        terms = {"L_m"}
+        terms |= {"L_i"} if row not in (1, 2) else set()
+        terms |= {"L_c"} if row in (4, 5, 7, 8) else set()
+        assert task.loss(drawn, Progress(0, 9)).keys() == terms
+        terms |= {"L_m'"} if row in (3, 5, 6, 8) else set()
+        assert task.loss(drawn, Progress(8, 9)).keys() == terms
+
+    def test_a_row_holds_the_latent_the_mask_and_the_image_of_one_pair(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 6, 32)
+        task, pairs = task_of(foundation, quick(foundation, symmetries=False), data), Pairs(data, 32)
+        made, index, seeds = task.foundation, [4, 1, 5, 1], [11, 12, 13, 14]
+        drawn = task.batch([Draw(i, s) for i, s in zip(index, seeds, strict=True)])
+        images, masks = pairs.images(index), pairs.masks(index)
+        assert torch.equal(drawn["image_hint"], torch.tensor(images / 255, dtype=torch.float32))
+        assert torch.equal(drawn["mask_hint"], torch.tensor(masks[:, None] > 0).float().expand(-1, 3, -1, -1))
+        z0 = made.encode(torch.tensor(images / 127.5 - 1, dtype=torch.float32), seeds)
+        assert torch.allclose(drawn["z0"], z0, atol=1e-4)
+        assert torch.equal(drawn["eps"], normal(seeds, z0.shape[1:], "eps"))
+
+    def test_prompts_are_dropped_at_the_stated_rate(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
         config = quick(foundation, prompt_drop=0.25, prompt="a photo of a polyp", symmetries=False)
-        training = model._training_set(made, model.Pairs(data, 32), config)
-        task = SiameseTask(made, model.start(made, config), training, config)
+        task = task_of(foundation, config, data)
         drawn = task.batch([Draw(k % 4, 1000 + k) for k in range(400)])
         assert sum(prompt == "" for prompt in drawn["prompts"]) == pytest.approx(100, abs=30)
         assert int(drawn["t"].min()) >= 0
@@ -233,14 +287,45 @@ class TestTraining:
 
     def test_multi_class_masks(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
-        three = replace(data, classes=("background", "a", "b"), mask_values={0: 0, 255: 2})
-        run = model.train(three, quick(foundation, max_train_steps=2), tmp_path / "run")
-        sampler = model.load(run)
+        for record in data:
+            assert record.mask is not None
+            labels = np.array(Image.open(record.mask)) // 255
+            labels[:8, :8] = 2
+            Image.fromarray(labels).save(record.mask)
+        three = replace(data, classes=("background", "a", "b"), mask_values={0: 0, 1: 1, 2: 2})
+        config = quick(foundation, hint="plain", lr=1e-2)
+        hint = task_of(foundation, config, three).batch([Draw(0, 0)])["mask_hint"][0]
+        assert len({tuple(colour.tolist()) for colour in hint.flatten(1).T}) == 3
+        sampler = model.load(model.train(three, config, tmp_path / "run"))
         mask = np.zeros((32, 32), dtype=np.int64)
         mask[8:16, 8:16], mask[20:28, 20:28] = 1, 2
-        pair = sampler.sample([Job("x", 0, mask)])[0]
+        swapped = np.array([0, 2, 1])[mask]
+        pair, other = sampler.sample([Job("x", 0, mask), Job("x", 0, swapped)])
         assert np.array_equal(pair.mask, mask)
+        assert not np.array_equal(pair.image, other.image)
         assert sampler.classes == ("background", "a", "b")
+
+    @pytest.mark.parametrize("kind", ["sd", "sdxl"])
+    def test_a_foundation_of_another_family(self, kind: str, tmp_path: Path) -> None:
+        """Prompts of a model that is told the size are told that of the images, in training and in sampling."""
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        small_foundation(kind, tmp_path / "t").save(tmp_path / "f")
+        config = quick(tmp_path / "f", resolution=16, prompt="a photo of a polyp", hint="plain")
+        task = task_of(tmp_path / "f", config, data)
+        if kind == "sdxl":
+            assert task.texts[""].time_ids is not None
+            assert task.texts[""].time_ids[0].tolist() == [32, 32, 0, 0, 32, 32]  # `task_of` reads pairs of 32 px
+        sampler = model.load(model.train(data, config, tmp_path / "run"))
+        assert sampler.sample([Job("x", 0, np.zeros((16, 16), dtype=np.int64))])[0].image.shape == (16, 16, 3)
+
+    def test_an_inpainting_foundation_is_refused(self, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        made = small_foundation("sd", tmp_path / "t")
+        made.unet = small_unet("sd", in_channels=9)
+        made.save(tmp_path / "f")
+        with pytest.raises(InputError, match="reads 9 channels"):
+            model.train(data, quick(tmp_path / "f"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
         ("changes", "line"),
@@ -273,7 +358,8 @@ class TestInit:
         before = Foundation.load(folder).unet.state_dict()
         pretrain_hint(folder, tmp_path / "hint-run", steps=3, phantoms=6)
         made = Foundation.load(folder)
-        assert all(torch.equal(v, made.unet.state_dict()[k]) for k, v in before.items())
+        for trained in (made, Foundation.load(tmp_path / "hint-run" / "final")):  # the decoder stays locked
+            assert all(torch.equal(v, trained.unet.state_dict()[k]) for k, v in before.items())
         started = model.start(made, quick(folder, init="auto"))
         assert float(started.controlnet_mid_block.weight.abs().max()) > 0
         zero = model.start(made, quick(folder, init="zero"))

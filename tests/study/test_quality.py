@@ -68,14 +68,15 @@ def test_rows_are_equally_many_images_against_others_of_the_training_part(
     assert real["kid"]["full"] == pytest.approx(kid(fake_features(train), fake_features(others)).full)
 
 
-def test_without_other_images_the_floor_is_between_two_halves(
+def test_without_other_images_the_reference_is_the_validation_part_which_the_generator_never_saw(
     make_config: Make, sets_of: Callable[[Bench], dict[str, ImageSet]]
 ) -> None:
     bench = bench_of(make_config(annotated=None))
-    found = distances(bench, bench.splits.repetitions[0], sets_of(bench))
-    n = len(bench.splits.repetitions[0].train)
-    assert found["reference"] == "half of the annotated training images" + SHARED
-    assert found["n"] + found["n_reference"] == n
+    r = bench.splits.repetitions[0]
+    found = distances(bench, r, sets_of(bench))
+    shared = {bench.splits.subjects[i] for i in r.train} & {bench.splits.subjects[i] for i in r.validation}
+    assert found["reference"] == "annotated images of the validation part" + (SHARED if shared else "")
+    assert (found["n"], found["n_reference"]) == (len(r.train), len(r.validation))
     assert found["rows"].keys() == {"synthetic", "real"}
 
 

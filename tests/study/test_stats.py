@@ -95,7 +95,9 @@ def test_bootstrap_equals_literal_resampling() -> None:
     assert ours.std() == pytest.approx(np.std(literal), rel=0.06)
 
 
-@pytest.mark.parametrize(("subjects", "images", "seeds"), [(25, 8, 1), (8, 5, 1), (20, 4, 3)])
+@pytest.mark.parametrize(
+    ("subjects", "images", "seeds"), [(25, 8, 1), (8, 5, 1), (20, 4, 3), (2, 80, 1), (3, 80, 1), (4, 80, 1), (5, 80, 1)]
+)
 def test_interval_covers_the_truth(subjects: int, images: int, seeds: int) -> None:
     rng, hits, studies = np.random.default_rng(4), 0, 200
     for k in range(studies):

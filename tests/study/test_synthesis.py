@@ -78,6 +78,15 @@ def test_a_stopped_run_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert whole[0].image.read_bytes() == image
 
 
+def test_a_pair_that_was_lost_with_the_power_is_made_again(bench: Bench) -> None:
+    repetition = bench.splits.repetitions[0]
+    whole = synthetic_pairs(bench, repetition)
+    image = whole[0].image.read_bytes()
+    whole[0].image.write_bytes(b"")
+    assert synthetic_pairs(bench, repetition).ids == whole.ids
+    assert whole[0].image.read_bytes() == image
+
+
 def test_a_generator_is_told_what_it_has_options_for(make_config: Make) -> None:
     config = make_config(generator="siamese", resolution=32, preset="ablation-4")
     found = generator_config(config, 3)

@@ -29,7 +29,7 @@ class Train(Verb):
     """Train a generator or a segmenter (`morphogen models` lists them). The same command again continues a stopped run.
 
     Options that are not given keep the method's own default. Records whose split is ``test`` are left aside before any
-    of their pixels are read.
+    of their pixels are read; those of ``val`` choose a segmenter's checkpoint, and no generator sees them.
     """
 
     method: tyro.conf.Positional[str]
@@ -59,9 +59,14 @@ class Train(Verb):
     validation_steps: int | None = None
     """Steps between looks at the validation part."""
     preset: str | None = None
-    """Generators: tiny, sd15 or another preset of the method, a folder, or a hub id; features: its foundation."""
+    """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, or some joined by + (sd15+FOLDER is
+    the paper's recipe on that folder); features: its foundation."""
     init: str | None = None
     """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
+    adapt_steps: int | None = None
+    """Generators: steps of fine-tuning the foundation on the training images first."""
+    prompt: str | None = None
+    """Generators: one prompt for all images; by default each record's caption, else the one that fits best."""
     encoder: str | None = None
     """Segmenter unet: auto, scratch, lite0 or vgg16."""
     augmentation: str | None = None
@@ -90,17 +95,20 @@ class Train(Verb):
         return {"run": str(self.out), "method": self.method, **result}
 
     def _generator(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        from morphogen.data.pairs import refuse_unreadable
         from morphogen.generators import GENERATORS
 
         entry = GENERATORS[self.method]
         options = dict(options)
         config = entry.configure(options.pop("preset", None), **options)
-        data = _not_test(self.data, self.mask_values)
+        data = _without(("test", "val"), self.data, self.mask_values)
+        entry.check(data, config)
+        refuse_unreadable(data)
         entry.train(data, config, self.out)
         return {"kind": "generator", "n_train": len(data)}
 
     def _segmenter(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        from morphogen.data.pairs import Pairs
+        from morphogen.data.pairs import Pairs, refuse_unreadable
         from morphogen.segmenters import option_names, resolve
         from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
@@ -110,7 +118,9 @@ class Train(Verb):
         chosen = {to: options.pop(name) for name, to in _ARCHITECTURE.items() if name in options and to in known}
         architecture = resolve(self.method, chosen)
         config = _configured(self.method, SegmenterConfig, {**options, "architecture": architecture})
-        train, val = _parts(_not_test(self.data, self.mask_values).annotated, config.seed)
+        data = _without(("test",), self.data, self.mask_values).annotated
+        train, val = _parts(data, config.seed)
+        refuse_unreadable(data)
         train_segmenter(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
         return {"kind": "segmenter", "n_train": len(train), "n_val": len(val), "architecture": architecture}
 
@@ -124,15 +134,15 @@ def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
     return cls(**options)
 
 
-def _not_test(data: Path, mask_values: str | None) -> Dataset:
-    """The dataset without its test part, which is dropped before any mask is opened."""
+def _without(parts: tuple[str, ...], data: Path, mask_values: str | None) -> Dataset:
+    """The dataset without these parts of a stated split, which are dropped before any mask is opened."""
     from morphogen.data.mask_values import parse_mask_values
     from morphogen.data.readers import mask_rule, scan
     from morphogen.data.records import Dataset
 
-    records = [record for record in scan(data) if record.split != "test"]
+    records = [record for record in scan(data) if record.split not in parts]
     if not records:
-        raise InputError(f"{data}: holds test records only; give data with a training part")
+        raise InputError(f"{data}: holds {' and '.join(parts)} records only; give data with a training part")
     rule = mask_rule(data, records, None if mask_values is None else parse_mask_values(mask_values))
     return Dataset(data.resolve().name, data, tuple(records), rule.classes, rule.values)
 
@@ -140,11 +150,14 @@ def _not_test(data: Path, mask_values: str | None) -> Dataset:
 def _parts(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     """Training and validation part: as the data says, else a fifth by subject is taken for validation."""
     from morphogen.data.split import take_validation
+    from morphogen.progress import say
 
     if not len(data):
         raise InputError(f"{data.root}: holds no image with a mask; a segmenter needs some")
     val = data.where(lambda record: record.split == "val")
     if len(val):
         return data.where(lambda record: record.split != "val"), val
-    train_ids, val_ids = take_validation(data, data.ids, seed=seed)
-    return data.select(train_ids), data.select(val_ids)
+    train, val = (data.select(ids) for ids in take_validation(data, data.ids, seed=seed))
+    if {record.subject for record in train if record.subject} & {record.subject for record in val}:
+        say("fewer than five subjects: the validation part keeps near-duplicates together, but not subjects")
+    return train, val

@@ -111,10 +111,11 @@ def rule_from_counts(counts: Mapping[Path, Mapping[int, int]], classes: Sequence
         return MaskRule({i: i for i in range(n)}, tuple(classes or default_classes(n)))
     if values == {1}:
         return MaskRule({0: 0, 1: 1}, tuple(classes or default_classes(2)))
+    binary = classes is None or len(classes) == 2  # else which of the classes white is would be a guess
     for white in _BINARY_WHITES:
-        if values <= {0, white}:
+        if binary and values <= {0, white}:
             return MaskRule({0: 0, white: 1}, tuple(classes or default_classes(2)))
-    if _smeared(total, lossy):
+    if binary and _smeared(total, lossy):
         note = "the masks are 0/255 smeared by lossy compression; values above 127 are read as foreground"
         return MaskRule({v: int(v > 127) for v in range(256)}, tuple(classes or default_classes(2)), (note,))
     raise _refusal(counts, values)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from morphogen.data.images import load_rgb
+from morphogen.data.images import load_image, load_rgb
 from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
+from morphogen.errors import InputError
+from morphogen.progress import track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +83,25 @@ class Pairs:
     def masks(self, indices: Iterable[int] | None = None) -> NDArray[np.uint8]:
         """(N, R, R) uint8 of these records, or of all."""
         return np.stack([self.mask(int(i)) for i in (range(len(self)) if indices is None else indices)])
+
+
+def refuse_unreadable(dataset: Dataset, foreground: bool = True) -> None:
+    """Find now, and not after an hour of training, that an image or mask is damaged, or that no mask holds anything.
+
+    Args:
+        dataset: What will be trained or tested on.
+        foreground: Whether some mask must hold more than background.
+
+    Raises:
+        InputError: A file cannot be read, a mask holds a value that is no label, or all masks are empty.
+    """
+    found = not foreground
+    for record in track(dataset.records, "reading images"):
+        load_image(record)
+        if record.mask is not None:
+            found = bool(native_mask(record, dataset).any()) or found
+    if not found:
+        raise InputError(f"{dataset.root}: has no foreground in any mask; check the masks, or state --mask-values")
 
 
 def resize_image(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:

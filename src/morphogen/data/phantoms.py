@@ -18,6 +18,7 @@ from morphogen.data.phantom_skin import skin, skin_class
 from morphogen.data.prompts import Grammar, caption
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
+from morphogen.files import naming, refuse_file
 from morphogen.progress import track
 
 KINDS = ("mucosa", "skin")
@@ -102,14 +103,16 @@ def phantom_dataset(out: Path, kind: str, n: int, size: int, seed: int = 0, subj
             label=label,
             subject=f"subject-{group:04d}",
         )
-        Image.fromarray(image).save(record.image)
-        Image.fromarray((255 * mask).astype(np.uint8)).save(out / "masks" / f"{name}.png")
+        for path, pixels in ((record.image, image), (out / "masks" / f"{name}.png", (255 * mask).astype(np.uint8))):
+            with naming(path):
+                Image.fromarray(pixels).save(path)
         records.append(record)
     _write_table(out / "records.csv", records)
     return Dataset(name=f"phantoms-{kind}", root=out, records=tuple(records))
 
 
 def _make_folders(out: Path, names: set[str]) -> None:
+    refuse_file(out)
     for folder in (out / "images", out / "masks"):
         if folder.is_dir() and any(file.name not in names for file in folder.iterdir()):
             raise InputError(f"{folder}: holds other files; choose a new folder for the phantoms")
@@ -117,7 +120,7 @@ def _make_folders(out: Path, names: set[str]) -> None:
 
 
 def _write_table(path: Path, records: list[Record]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with naming(path), path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["id", "subject", "class", "caption"])
         table.writerows([r.id, r.subject, r.label, r.caption] for r in records)

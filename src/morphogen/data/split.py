@@ -6,7 +6,6 @@ Groups are subjects; a record without one is grouped with its near-duplicates, a
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,6 @@ import numpy as np
 from morphogen.data.duplicates import groups_of, near_duplicate_pairs, signatures
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
-
-logger = logging.getLogger("morphogen.data")
 
 FEW_SUBJECTS = 150
 TEST_FRACTION, VAL_FRACTION = 0.2, 0.1
@@ -180,7 +177,7 @@ def take_validation(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Divide these records into training and validation ids, by whole subjects.
 
-    With fewer than five subjects, near-duplicate groups are kept together instead, and that is logged.
+    With fewer than five subjects, near-duplicate groups are kept together instead.
 
     Args:
         dataset: Holds the records.
@@ -197,10 +194,6 @@ def take_validation(
     chosen = dataset.select(ids)
     group_of = _groups_by_id(chosen)
     if len(set(group_of.values())) < min(_LEAST_SUBJECTS, len(ids)):
-        logger.warning(
-            "%s: fewer than five subjects; the validation part keeps near-duplicates together, but not subjects",
-            dataset.root,
-        )
         group_of = _groups_by_id(replace(chosen, records=tuple(replace(record, subject=None) for record in chosen)))
     if len(set(group_of.values())) < 2:
         raise InputError(f"{dataset.root}: {len(ids)} images cannot be divided for validation; annotate more")

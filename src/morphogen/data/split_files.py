@@ -23,6 +23,8 @@ def write_splits(division: Division, path: Path, dataset: Dataset) -> Path:
         InputError: One of the files exists with another content.
     """
     final = path.with_name("splits_final.json")
+    if path == final:
+        raise InputError(f"{path}: is nnU-Net's own file, which is written beside --out; name --out otherwise")
     contents = {
         path: json.dumps(asdict(division), indent=1),
         final: json.dumps(nnunet_splits(division, dataset), indent=1),

@@ -29,6 +29,7 @@ from morphogen.data.records import Dataset, Record
 from morphogen.data.split import Division, Fold, ids_hash
 from morphogen.data.split_files import nnunet_splits
 from morphogen.errors import InputError
+from morphogen.files import naming
 from morphogen.progress import track
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def write_dataset(dataset: Dataset, out: str | Path, layout: str) -> Path:
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         beside.mkdir()
-        _write(dataset, items, beside, layout)
+        with naming(folder):
+            _write(dataset, items, beside, layout)
         if folder.exists():
             folder.rmdir()
         beside.replace(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -54,7 +56,7 @@ class Foundation:
     @classmethod
     @quiet()
     def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
-        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name[@revision]``); safetensors only.
+        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name@revision``); safetensors only.
 
         Raises:
             InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
@@ -75,11 +77,8 @@ class Foundation:
                 source=str(name),
                 folder=folder,
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{folder}: is not a whole diffusers folder in safetensors ({reason}); save the pipeline again"
-            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise _not_whole(folder, error) from error
         return loaded.to(device)
 
     @quiet()
@@ -100,6 +99,7 @@ class Foundation:
         self.scheduler.save_pretrained(folder / "scheduler")
         (folder / "model_index.json").write_text(json.dumps(self._pipeline_index(), indent=1) + "\n")
         (folder / CARD).write_text(json.dumps(self.card, indent=1) + "\n")
+        forget_source(folder)
 
     @property
     def hint_folder(self) -> Path | None:
@@ -152,6 +152,19 @@ class Foundation:
     def resolution(self) -> int:
         """Pixels per side that the model was trained at."""
         return int(self.card.get("resolution", self.unet.config.sample_size * self.factor))
+
+    def refuse_other_inputs(self) -> None:
+        """Refuse a U-Net that reads more than a latent, as one for inpainting does.
+
+        Raises:
+            InputError: It does.
+        """
+        channels, latent = self.unet.config.in_channels, self.vae.config.latent_channels
+        if channels != latent:
+            raise InputError(
+                f"{self.source}: its U-Net reads {channels} channels, not the {latent} of a latent, as one for "
+                "inpainting does; give a text-to-image foundation"
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -277,7 +290,14 @@ HUB = {
 }
 """Short names of foundations on the hub, at pinned revisions."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+PARTS = ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+"""Sub-folders of a pipeline that make a foundation."""
+KINDS = (".safetensors", ".json", ".txt")
+"""Files that are read there."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w.-]+")
+_FILES = ["model_index.json", CARD, *(f"{part}/*{kind}" for part in (*PARTS, HINT) for kind in KINDS)]
+_NOT_FILES = ["*.fp16*", "*non_ema*"]
 
 
 def find_folder(name: str | Path) -> Path:
@@ -298,15 +318,28 @@ def find_folder(name: str | Path) -> Path:
             f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision"
         )
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     repository, _, revision = HUB.get(str(name), str(name)).partition("@")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise InputError(f"{name}: the hub has no such model, or no such revision of it; correct the id") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise InputError(
             f"{name}: no such folder here, and the hub cannot be reached ({type(error).__name__}); "
             "download the model where there is a network and give its folder"
         ) from error
+
+
+def forget_source(folder: Path) -> None:
+    """Take out of every config.json below `folder` the path that diffusers notes there: where a model was read from."""
+    for path in folder.rglob("config.json"):
+        values = json.loads(path.read_text())
+        if values.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def native_resolution(name: str | Path) -> int:
@@ -316,23 +349,36 @@ def native_resolution(name: str | Path) -> int:
         InputError: There is no such foundation.
     """
     folder = find_folder(name)
-    card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
-    if "resolution" in card:
-        return int(card["resolution"])
-    unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
-    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
-
-
-_PATTERNS = ["model_index.json", CARD, "*/*.json", "*/*.txt", "*/*model.safetensors"]
+    try:
+        card = json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {}
+        if "resolution" in card:
+            return int(card["resolution"])
+        unet, vae = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+        return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _not_whole(folder, error) from error
 
 
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
     if not path.exists():
         raise InputError(f"{folder}: holds no model_index.json; give a folder that a diffusers pipeline was saved to")
-    return json.loads(path.read_text())
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is not a pipeline's index; save the pipeline again") from error
+
+
+def _not_whole(folder: Path, error: Exception) -> InputError:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return InputError(f"{folder}: is not a whole diffusers folder in safetensors ({reason}); save the pipeline again")
 
 
 def _model(kind: Any, folder: Path) -> Any:
     # Half-precision files are trained and run in fp32 unless autocast says otherwise.
-    return kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32)
+    model, info = kind.from_pretrained(
+        folder, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
+    )
+    if missing := sorted(info["missing_keys"]):  # which both libraries would fill with random numbers
+        raise ValueError(f"{folder.name} lacks {missing[0]} and {len(missing) - 1} other tensors")
+    return model

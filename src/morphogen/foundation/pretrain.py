@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from morphogen.data.duplicates import signatures
-from morphogen.data.pairs import Pairs
+from morphogen.data.pairs import Pairs, refuse_unreadable
 from morphogen.data.prompts import Grammar, vocabulary
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
+from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
 from morphogen.foundation.fit_prompt import label_captions
 from morphogen.foundation.pretrain_config import PretrainConfig
@@ -38,6 +39,11 @@ class Source:
     held_out: Dataset
     grammar: Grammar
 
+    @property
+    def ids_hash(self) -> str:
+        """SHA-256 of what is trained on and of what is held out."""
+        return ids_hash([ids_hash(self.train.ids), f"held out {ids_hash(self.held_out.ids)}"])
+
 
 def pretrain(config: PretrainConfig) -> Path:
     """Train autoencoder and denoiser; called again, continue. Returns the foundation's folder.
@@ -49,17 +55,22 @@ def pretrain(config: PretrainConfig) -> Path:
     from morphogen.foundation.latents import build_bank
     from morphogen.foundation.model import Foundation
     from morphogen.foundation.tiny_model import TinyConfig, build_tiny
-    from morphogen.training.loop import fit
+    from morphogen.training.loop import claim, fit
     from morphogen.training.processes import processes
 
+    sources = read_sources(config)
+    settings = {key: str(value) for key, value in asdict(config).items() if key not in ("out", "hint_steps")}
+    settings |= {f"records of {source.train.name}": source.ids_hash for source in sources}
     final = config.out / "final"
     if final.exists():
+        claim(config.out, settings)  # refuses another run's folder
         return final
     if config.perceptual_steps and not available("vgg16"):
         remedy = MEMBERS["vgg16"].remedy
         raise InputError(f"--perceptual-steps {config.perceptual_steps}: VGG16 is not installed; run {remedy}")
-    sources = read_sources(config)
-    settings = {key: str(value) for key, value in asdict(config).items() if key not in ("out", "hint_steps")}
+    for dataset in (part for source in sources for part in (source.train, source.held_out)):
+        refuse_unreadable(dataset, foreground=False)
+    claim(config.out, settings)
     foundation = build_tiny(TinyConfig(resolution=config.resolution), vocabulary(), config.seed).to(processes().device)
     train = [Pairs(source.train, config.resolution) for source in sources]
     train_autoencoder(config, foundation, sources, train, settings)
@@ -122,7 +133,11 @@ def read_sources(config: PretrainConfig) -> list[Source]:
     if config.ids is not None:
         if not config.ids.is_file():
             raise InputError(f"{config.ids}: no such file; give the JSON of frozen ids or leave --ids out")
-        frozen = json.loads(config.ids.read_text())["sets"]
+        try:
+            sets = json.loads(config.ids.read_text())["sets"]
+            frozen = {name: {part: sets[name][part] for part in ("train", "held_out")} for name in sets}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{config.ids}: is no JSON of frozen ids; write it as the help of --ids says") from error
     sources: list[Source] = []
     for path, name in zip(config.data, names, strict=True):
         dataset = read_dataset(path)

@@ -14,6 +14,8 @@ MAX_TOKENS = 64
 def write_tokenizer(words: Sequence[str], folder: Path) -> CLIPTokenizer:
     """Train byte pairs until every word of `words` is a single token, and save them as a CLIP tokenizer.
 
+    The same words, in any order, give the same ids.
+
     Args:
         words: Lower-case words and punctuation marks.
         folder: Where vocab.json, merges.txt and the configuration go.
@@ -23,9 +25,12 @@ def write_tokenizer(words: Sequence[str], folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     raw = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # The trainer numbers last letters as it meets them, in an order that changes from call to call, and settles ties by
+    # number: named beforehand, they have one order, and the same words always give the same ids.
+    endings = sorted({f"{word[-1]}</w>" for word in words})
     trainer = trainers.BpeTrainer(
         vocab_size=1_000_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *endings],
     )  # fmt: skip
     raw.train_from_iterator(sorted(set(words)), trainer)
     model = json.loads(raw.to_str())["model"]

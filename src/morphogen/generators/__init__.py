@@ -24,7 +24,7 @@ class GeneratorEntry:
         summary: What it does, in one line.
         source: Where it comes from.
         needs: Which of ``masks``, ``images``, ``prompts`` must be given for sampling.
-        module: Import path of a module with ``CONFIG``, ``train`` and ``load``.
+        module: Import path of a module with ``CONFIG``, ``check``, ``train`` and ``load``.
     """
 
     name: str
@@ -53,6 +53,14 @@ class GeneratorEntry:
             if name not in known:
                 raise InputError(f"--{name.replace('_', '-')}: {self.name} has no such option; leave it out")
         return replace(base, **changes)
+
+    def check(self, data: Dataset, config: Any) -> None:
+        """Refuse what `train` would refuse of `data` and `config`, before anything is written.
+
+        Raises:
+            InputError: It would.
+        """
+        import_module(self.module).check(data, config)
 
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""

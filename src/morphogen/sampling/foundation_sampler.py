@@ -11,16 +11,13 @@ import torch
 
 from morphogen.errors import InputError
 from morphogen.foundation.images import to_bytes
-from morphogen.foundation.model import Foundation, find_folder
+from morphogen.foundation.model import KINDS, PARTS, Foundation, find_folder
 from morphogen.foundation.text_to_image import text_to_image
 from morphogen.sampling.jobs import Job, Pair
 from morphogen.training.checkpoint import sha256
 
 STEPS = 20
 GUIDANCE = 2.0
-
-_PARTS = ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-_KINDS = (".safetensors", ".json", ".txt")
 
 
 class FoundationSampler:
@@ -39,12 +36,7 @@ class FoundationSampler:
     def __init__(self, name: str | Path, device: str | torch.device = "cpu") -> None:
         folder = find_folder(name)
         self.foundation = Foundation.load(folder, device)
-        channels, latent = self.foundation.unet.config.in_channels, self.foundation.latent_shape[0]
-        if channels != latent:
-            raise InputError(
-                f"{name}: its U-Net reads {channels} channels, not the {latent} of a latent, as one for inpainting "
-                "does; give a text-to-image foundation"
-            )
+        self.foundation.refuse_other_inputs()
         self.resolution = self.foundation.resolution
         self.hash = content_hash(folder, self.resolution)
 
@@ -70,6 +62,6 @@ def content_hash(folder: Path, resolution: int) -> str:
         folder: A diffusers folder; no path of it but those inside goes into the hash.
         resolution: Pixels per side.
     """
-    files = sorted(file for part in _PARTS for file in (folder / part).glob("*") if file.suffix in _KINDS)
+    files = sorted(file for part in PARTS for file in (folder / part).glob("*") if file.suffix in KINDS)
     facts = [[f"{file.parent.name}/{file.name}", sha256(file)] for file in files]
     return hashlib.sha256(json.dumps([facts, resolution, STEPS, GUIDANCE]).encode()).hexdigest()

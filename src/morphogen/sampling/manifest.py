@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 
 from morphogen.errors import InputError
-from morphogen.files import write_json, write_text
+from morphogen.files import refuse_file, write_json, write_text
 
 Row = dict[str, Any]
+MERGED = "manifest.jsonl"
+"""Written when every pair of the plan is there."""
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -74,7 +76,7 @@ def read_rows(out: Path) -> dict[str, Row]:
     The merged file is read last: a worker that merges writes it before it removes the others.
     """
     rows: dict[str, Row] = {}
-    for path in [*sorted(out.glob("manifest-*.jsonl")), out / "manifest.jsonl"]:
+    for path in [*sorted(out.glob("manifest-*.jsonl")), out / MERGED]:
         try:
             lines = path.read_text().splitlines()
         except FileNotFoundError:
@@ -86,9 +88,16 @@ def read_rows(out: Path) -> dict[str, Row]:
     return rows
 
 
+def is_whole(out: Path) -> bool:
+    """Whether the run was merged, and every pair still has the bytes that its row states."""
+    path = out / MERGED
+    rows = [_parse(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return bool(rows) and all(row is not None and verifies(out, row, tuple(row["sha256"])) for row in rows)
+
+
 def merge(out: Path, rows: Mapping[str, Row]) -> Path:
     """Write ``manifest.jsonl``, sorted by id, then remove the workers' files."""
-    path = out / "manifest.jsonl"
+    path = out / MERGED
     write_text(path, "".join(json.dumps(rows[i], sort_keys=True) + "\n" for i in sorted(rows)))
     for part in out.glob("manifest-*.jsonl"):
         part.unlink(missing_ok=True)
@@ -102,8 +111,7 @@ def claim_folder(out: Path, identity: Mapping[str, Any]) -> None:
         InputError: `out` holds another run, or something else.
     """
     path = out / "run.json"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a folder with --out")
+    refuse_file(out)
     if path.exists():
         if _parse_object(path.read_text()) != dict(identity):
             raise InputError(f"{out}: holds another sampling run; choose another --out or remove the folder")

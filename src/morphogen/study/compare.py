@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from morphogen.study.stats import (
 
 METRICS = ("dice", "iou", "hd95")
 """Dice and IoU in [0, 1], higher is better; HD95 in px of the native image, lower is better."""
+RANGES = {"dice": (0.0, 1.0), "iou": (0.0, 1.0), "hd95": (0.0, math.inf)}
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Group:
     @cached_property
     def means(self) -> dict[str, dict[str, Estimate]]:
         """Arm -> metric -> mean over all its images."""
-        return {arm: {m: self._estimate(self._scores(arm, m), arm) for m in METRICS} for arm in self.arms}
+        return {arm: {m: self._estimate(self._scores(arm, m), arm, RANGES[m]) for m in METRICS} for arm in self.arms}
 
     @cached_property
     def comparisons(self) -> dict[str, list[Comparison]]:
@@ -130,9 +132,11 @@ class Group:
     def _scores(self, arm: str, metric: str) -> list[Repetition]:
         return [cell.scores(metric) for _, cell in sorted(self.runs(arm).items())]
 
-    def _estimate(self, repetitions: Sequence[Repetition], arm: str) -> Estimate:
+    def _estimate(
+        self, repetitions: Sequence[Repetition], arm: str, within: tuple[float, float] = (-math.inf, math.inf)
+    ) -> Estimate:
         try:
-            return estimate(repetitions)
+            return estimate(repetitions, within=within)
         except ValueError:
             cell = next(cell for cell in self.cells if cell.arm == arm)
             raise InputError(

@@ -14,9 +14,9 @@ from morphogen.study.synthesis import generator_config
 
 ROWS = 16
 """Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
-SECONDS_A_STEP = 0.13
+SECONDS_A_STEP = 0.16
 """One optimiser step of the default U-Net."""
-SECONDS_A_GENERATOR_STEP = 0.8
+SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
 SECONDS_AN_ADAPT_STEP = 0.3
 """One optimiser step of fine-tuning the denoiser of the foundation `tiny`."""
@@ -24,8 +24,8 @@ SECONDS_A_SCORE = 0.03
 """Reading, predicting and scoring one test image of 384 x 288 px."""
 SECONDS_A_PAIR = 0.2
 """Sampling one synthetic pair at 64 px."""
-SECONDS_OF_QUALITY = 60.0
-"""Features of some 350 images for the distances of one repetition."""
+SECONDS_OF_QUALITY = 90.0
+"""Features of some 350 images for the distances of one repetition, and the audit."""
 MB_A_RUN = 25.0
 """Weights, log and previews of one trained segmenter."""
 MB_OF_PROCESS = 1500.0

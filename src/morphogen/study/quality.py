@@ -67,7 +67,7 @@ class ImageSet:
     images: NDArray[np.uint8]
     features: NDArray[np.float64] | None
 
-    def rows(self, index: slice | list[int]) -> ImageSet:
+    def rows(self, index: slice) -> ImageSet:
         """Some of the images."""
         return ImageSet(self.images[index], None if self.features is None else self.features[index])
 
@@ -76,19 +76,26 @@ def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[s
     """What is compared, each with its features.
 
     Returns:
-        ``synthetic``, ``train`` (what the generator saw), ``others`` (training images outside the annotated ones, 250
-        at most; absent where there are none), and ``autoencoded`` (of ``train``) where the study has a foundation.
+        ``synthetic``, ``train`` (what the generator saw), ``reference`` (`reference_of`, 250 at most) and
+        ``autoencoded`` (of ``train``) where the study has a foundation.
     """
     resolution, rng = bench.config.resolution, numpy_rng(repetition.seed, "reference")
-    others = [*repetition.extra, *repetition.pool]
+    others = reference_of(repetition)[0]
     chosen = sorted(others[i] for i in rng.permutation(len(others))[:MOST_REFERENCES])
     train = Pairs(bench.dataset.select(repetition.train), resolution).images()
-    images = {"synthetic": synthetic.images(), "train": train}
-    if chosen:
-        images["others"] = Pairs(bench.dataset.select(chosen), resolution, cache=False).images()
+    reference = Pairs(bench.dataset.select(chosen), resolution, cache=False).images()
+    images = {"synthetic": synthetic.images(), "train": train, "reference": reference}
     if uses_foundation(bench.config):
         images["autoencoded"] = autoencode(train, bench.config)
     return {name: ImageSet(array, _features(array)) for name, array in images.items()}
+
+
+def reference_of(repetition: Repetition) -> tuple[list[str], str]:
+    """Ids of the real images that distances are measured to, and what they are: none that the generator saw."""
+    others = [*repetition.extra, *repetition.pool]
+    if len(others) >= min(len(repetition.train), MOST_REFERENCES):
+        return others, "training images outside the annotated ones"
+    return list(repetition.validation), "annotated images of the validation part"
 
 
 def _features(images: NDArray[np.uint8]) -> NDArray[np.float64] | None:
@@ -102,9 +109,9 @@ def distances(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet]
     """FID and KID of synthetic, real and autoencoded images, all of one number, against the same other real images.
 
     The row ``real`` is the floor (real against real), the row ``autoencoded`` that of any latent method. The reference
-    is made of training images outside the annotated ones; where these are too few, of one half of the annotated ones.
-    Where subjects gave several images (the frames of a video), it shares subjects with the annotated ones: the floor
-    then lies lower than between subjects, and `reference` says so.
+    is made of images that the generator never saw (`reference_of`). Where subjects gave several images (the frames of
+    a video), it may share subjects with the annotated ones: the floor then lies lower than between subjects, and
+    `reference` says so.
 
     Returns:
         ``features`` (None where the extractor is not installed), ``n``, ``n_reference``, ``reference`` and ``rows``:
@@ -114,20 +121,13 @@ def distances(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet]
 
     if sets["train"].features is None:
         return {"features": None, "note": weights.MEMBERS["inception"].remedy, "rows": {}}
-    ours, says = list(range(len(repetition.train))), "training images outside the annotated ones"
-    theirs = [*repetition.extra, *repetition.pool]
-    reference = sets.get("others")
-    if reference is None or len(reference.images) < len(ours):
-        order = [int(i) for i in numpy_rng(repetition.seed, "halves").permutation(len(ours))]
-        ours, says = order[::2], "half of the annotated training images"
-        reference, theirs = sets["train"].rows(order[1::2]), [repetition.train[i] for i in order[1::2]]
-    of = bench.splits.subjects
-    if {of[i] for i in theirs} & {of[repetition.train[i]] for i in ours}:
+    theirs, says = reference_of(repetition)
+    of, reference = bench.splits.subjects, sets["reference"]
+    if {of[i] for i in theirs} & {of[i] for i in repetition.train}:
         says += " (partly of the same subjects, so that the floor is lower than between subjects)"
-    n = min(len(ours), len(sets["synthetic"].images))
-    compared = {"synthetic": sets["synthetic"].rows(slice(n)), "real": sets["train"].rows(ours[:n])}
-    if "autoencoded" in sets:
-        compared["autoencoded"] = sets["autoencoded"].rows(ours[:n])
+    n = min(len(repetition.train), len(sets["synthetic"].images))
+    names = {"synthetic": "synthetic", "real": "train", "autoencoded": "autoencoded"}
+    compared = {name: sets[held].rows(slice(n)) for name, held in names.items() if held in sets}
     rows = _against(compared, reference, repetition.seed)
     return {"features": "inception", "n": n, "n_reference": len(reference.images), "reference": says, "rows": rows}
 

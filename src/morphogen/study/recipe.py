@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from morphogen.errors import InputError
+from morphogen.files import refuse_file
 from morphogen.study.arms import ARMS
 
 OWN_TEST = "test"
@@ -35,7 +36,7 @@ class StudyConfig:
     annotated: int | None = None
     """Annotated pairs that the study may use in each repetition, its validation part included; all by default."""
     mask_values: str | None = None
-    """What the values in the masks of `data` mean, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
+    """What the values in the masks of `data` and of the test sets mean, e.g. 0=0,7=1,255=2; found where it is clear."""
     arms: tuple[str, ...] = ()
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default those up
     to duplicated, and more-real where the data has it."""
@@ -168,8 +169,7 @@ def refuse_other_study(config: StudyConfig) -> None:
         # a process that was killed while it wrote study.yaml leaves .study.yaml.PID.tmp behind
         if config.out.is_dir() and any(not file.name.startswith(".study.yaml.") for file in config.out.iterdir()):
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
-        if config.out.exists() and not config.out.is_dir():
-            raise InputError(f"{config.out}: is a file; name a folder for --out")
+        refuse_file(config.out)
         return
     saved, wanted = load_study(saved_file), identity(config)
     for name, value in wanted.items():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from morphogen.data.images import load_image
+from morphogen.data.join import refuse_other_classes
 from morphogen.data.mask_values import parse_mask_values
+from morphogen.data.pairs import refuse_unreadable
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
+from morphogen.generators import GENERATORS
 from morphogen.progress import clock, say, track
 from morphogen.study.arms import ARMS, DEFAULT_ARMS
 from morphogen.study.bench import Bench
@@ -23,7 +25,13 @@ from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
-from morphogen.study.synthesis import foundation_card, foundation_name, own_resolution, uses_foundation
+from morphogen.study.synthesis import (
+    foundation_card,
+    foundation_name,
+    generator_config,
+    own_resolution,
+    uses_foundation,
+)
 
 
 def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
@@ -69,7 +77,7 @@ def prepare(config: StudyConfig) -> Bench:
     dataset = read_dataset(config.data, mask_values=rule).annotated
     if not len(dataset):
         raise InputError(f"{config.data}: holds no masks; a study needs annotated images")
-    tests = {name: _further(name, folder, dataset) for name, folder in config.tests.items()}
+    tests = {name: _further(name, folder, dataset, rule) for name, folder in config.tests.items()}
     splits = frozen_splits(config, dataset)
     config = replace(
         config, arms=_resolved_arms(config, splits), resolution=config.resolution or own_resolution(config)
@@ -79,8 +87,18 @@ def prepare(config: StudyConfig) -> Bench:
         raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")
     bench = Bench(config, dataset, splits, tests)
     refuse_leaks(bench)
-    _readable(dataset)
+    for some in (dataset, *tests.values()):
+        refuse_unreadable(some)
+    _refuse_for_generator(bench)
     return bench
+
+
+def _refuse_for_generator(bench: Bench) -> None:
+    """Find now, and not after the arms without synthetic pairs, what the generator would refuse."""
+    if any("synthetic" in ARMS[arm].parts for arm in bench.config.arms):
+        shown = {i for repetition in bench.splits.repetitions for i in repetition.train}
+        settings = generator_config(bench.config, 0)
+        GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings)
 
 
 def refuse_leaks(bench: Bench) -> None:
@@ -103,12 +121,6 @@ def refuse_leaks(bench: Bench) -> None:
             refuse_overlaps(dataset, ours, "this study")
 
 
-def _readable(dataset: Dataset) -> None:
-    """Find now, and not after an hour of training, that an image is truncated."""
-    for record in track(dataset.records, "reading images"):
-        load_image(record)
-
-
 def _usable(device: str) -> None:
     """Find now, and not after the first training, that there is no such device."""
     import torch
@@ -119,13 +131,11 @@ def _usable(device: str) -> None:
         raise InputError(f"--device {device}: cannot be used here; use cpu") from error
 
 
-def _further(name: str, folder: Path, dataset: Dataset) -> Dataset:
-    further = read_dataset(folder).annotated
+def _further(name: str, folder: Path, dataset: Dataset, rule: Mapping[int, int] | None) -> Dataset:
+    further = read_dataset(folder, mask_values=rule).annotated
     if not len(further):
         raise InputError(f"{folder}: holds no masks; the test set {name!r} needs them")
-    if len(further.classes) != len(dataset.classes):
-        says = f"has {len(further.classes)} classes, {dataset.root} has {len(dataset.classes)}"
-        raise InputError(f"{folder}: {says}; give a test set with the same classes")
+    refuse_other_classes(dataset, further)
     return further
 
 

@@ -129,7 +129,7 @@ def make(config: StudyConfig, dataset: Dataset) -> Splits:
         n_annotated=config.annotated,
         fingerprint=division.fingerprint,
         subjects=group_of,
-        notes=(*division.notes, *_notes(repetitions, group_of)),
+        notes=(*division.notes, *_notes(dataset, repetitions, group_of)),
         repetitions=repetitions,
     )
 
@@ -155,8 +155,11 @@ def _repetition(
     return Repetition(*run, train, validation, extra, pool, fold.test_ids)
 
 
-def _notes(repetitions: Sequence[Repetition], group_of: Mapping[str, str]) -> list[str]:
+def _notes(dataset: Dataset, repetitions: Sequence[Repetition], group_of: Mapping[str, str]) -> list[str]:
     notes = ["one repetition: exploratory"] if len(repetitions) == 1 else []
+    if planes := sorted({record.plane[0] for record in dataset if record.plane is not None}):
+        axes = ", ".join(map(str, planes))
+        notes.append(f"volumes are taken as slices along axis {axes}, a volume is a subject: every score is slice-wise")
     mixed = [
         r.label for r in repetitions if not {group_of[i] for i in r.train}.isdisjoint(group_of[i] for i in r.validation)
     ]

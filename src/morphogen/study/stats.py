@@ -20,6 +20,7 @@ Repetition = Mapping[str, tuple[str, float]]
 
 DRAWS = 4000
 EXACT_SUBJECTS = 14
+FEW_SUBJECTS = 8
 DETECTABLE = 2.8
 """z(0.975) + z(0.80): a gain of so many standard errors is found in 80 of 100 such studies at the 5 % level."""
 
@@ -96,11 +97,23 @@ def difference(arm: Sequence[Repetition], control: Sequence[Repetition]) -> list
     return result
 
 
-def estimate(repetitions: Sequence[Repetition], seed: int = 0, draws: int = DRAWS) -> Estimate:
+def estimate(
+    repetitions: Sequence[Repetition],
+    seed: int = 0,
+    draws: int = DRAWS,
+    within: tuple[float, float] = (-np.inf, np.inf),
+) -> Estimate:
     """Mean over images with a 95 % interval of the hierarchical bootstrap.
 
     The percentiles are widened from the normal's to Student's t of (subjects - 1) degrees of freedom, since the
-    percentile interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015).
+    percentile interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015). Below eight
+    subjects these percentiles lie beyond what so few can be drawn to, and the interval is mean -+ t se.
+
+    Args:
+        repetitions: Scores of every run.
+        seed: Of the draws.
+        draws: Resampled studies.
+        within: Range that the mean cannot leave, which cuts the interval.
 
     Raises:
         ValueError: As `blocks_of`.
@@ -114,9 +127,12 @@ def estimate(repetitions: Sequence[Repetition], seed: int = 0, draws: int = DRAW
     if n_subjects < 2:
         return Estimate(mean, None, None, n_images, n_subjects, len(repetitions))
     means = bootstrap_means(blocks, np.random.default_rng(seed), draws)
-    tail = float(ndtr(-stdtrit(n_subjects - 1, 0.975)))
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Estimate(mean, (float(low), float(high)), float(means.std(ddof=1)), n_images, n_subjects, len(repetitions))
+    t, se = float(stdtrit(n_subjects - 1, 0.975)), float(means.std(ddof=1))
+    low, high = mean - t * se, mean + t * se
+    if n_subjects >= FEW_SUBJECTS:
+        low, high = np.quantile(means, [ndtr(-t), ndtr(t)])
+    interval = float(max(low, within[0])), float(min(high, within[1]))
+    return Estimate(mean, interval, se, n_images, n_subjects, len(repetitions))
 
 
 def mean_over_images(repetitions: Sequence[Repetition]) -> float:

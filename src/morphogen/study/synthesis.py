@@ -13,6 +13,7 @@ import numpy as np
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset, Record
 from morphogen.generators import GENERATORS
+from morphogen.sampling.manifest import MERGED, is_whole
 from morphogen.sampling.plan import plan_jobs
 from morphogen.sampling.runner import run_jobs
 from morphogen.study.bench import Bench
@@ -22,9 +23,6 @@ from morphogen.study.splits import Repetition
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-DONE = "manifest.jsonl"
-"""Written by the sampling runner when every pair of the plan is there."""
 
 
 def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
@@ -38,7 +36,7 @@ def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
     """
     folder = bench.out / "synthetic" / repetition.label
     with lock(bench.out / ".locks" / f"synthetic.{repetition.label}.lock", wait=True):
-        if not (folder / DONE).exists():
+        if not is_whole(folder):  # of which a file may be lost with the power
             _make(bench, repetition, folder)
     return read_synthetic(folder, bench.dataset)
 
@@ -128,7 +126,7 @@ def foundation_card(config: StudyConfig) -> dict[str, Any]:
 
 def read_synthetic(folder: Path, real: Dataset) -> Dataset:
     """The pairs in a folder of the sampling runner, with the classes of `real`, in the order of their ids."""
-    rows = [json.loads(line) for line in (folder / DONE).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (folder / MERGED).read_text(encoding="utf-8").splitlines()]
     records = tuple(
         Record(row["id"], folder / f"images/{row['id']}.png", folder / f"masks/{row['id']}.png", origin=row)
         for row in rows

@@ -21,6 +21,7 @@ from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor
 
 from morphogen.errors import InputError, WorkError
+from morphogen.files import refuse_file, write_text
 from morphogen.progress import track
 from morphogen.training.checkpoint import load_checkpoint, newest_checkpoint, prune, save_checkpoint, write_folder
 from morphogen.training.ema import EMA
@@ -49,7 +50,7 @@ def fit(task: Task, config: LoopConfig, out: Path, run_config: Mapping[str, Any]
     """
     final = out / "final"
     run = None if final.exists() else _Run(task, config, out, label)  # refuses what cannot be; nothing is written yet
-    claim(out, config, run_config)
+    claim(out, {**run_config, "training": asdict(config)})
     return final if run is None else run.fit()
 
 
@@ -286,8 +287,10 @@ def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
-def claim(out: Path, config: LoopConfig, run_config: Mapping[str, Any]) -> None:
-    """Make `out` this run's folder; `fit` does it, and a method that has work to do before `fit` does it first.
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Make `out` the folder of the run with these settings.
+
+    `fit` does it; what has work to do before `fit` does it first.
 
     Where there are several processes, all of them call it: each looks before the main one writes.
 
@@ -295,21 +298,19 @@ def claim(out: Path, config: LoopConfig, run_config: Mapping[str, Any]) -> None:
         InputError: `out` holds a run with other settings, or other files.
     """
     state = processes()
-    resolved = {**run_config, "training": asdict(config)}
+    refuse_file(out)
     path = out / "config.yaml"
-    text = yaml.safe_dump(json.loads(json.dumps(resolved, default=str)), sort_keys=True)
+    text = yaml.safe_dump(json.loads(json.dumps(settings, default=str)), sort_keys=True)
     if path.exists():
         if path.read_text() != text:
             differing = _differences(yaml.safe_load(path.read_text()), yaml.safe_load(text))
             raise InputError(f"{out}: holds a run with other settings ({differing}); choose another --out or remove it")
-    elif out.exists() and any(p.name != "config.yaml.tmp" for p in out.iterdir()):
+    elif out.exists() and any(not p.name.startswith(".config.yaml.") for p in out.iterdir()):
         raise InputError(f"{out}: is not empty and holds no run; choose another --out")
     state.wait_for_everyone()
     if state.is_main_process and not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name("config.yaml.tmp")
-        temporary.write_text(text)
-        temporary.replace(path)
+        write_text(path, text)
     state.wait_for_everyone()
 
 

@@ -44,6 +44,16 @@ def margin_of(resolution: int) -> int:
     return max(2, resolution // 16)
 
 
+def check(data: Dataset, config: CopyPasteConfig) -> None:
+    """Refuse data without a mask; any `config` will do.
+
+    Raises:
+        InputError: Nothing is annotated.
+    """
+    if not len(data.annotated):
+        raise InputError(f"{data.root}: holds no annotated image; {NAME} needs at least one")
+
+
 def train(data: Dataset, config: CopyPasteConfig, out: Path) -> Path:
     """Store the annotated images at working resolution, and each of them with its lesions taken away.
 
@@ -55,9 +65,8 @@ def train(data: Dataset, config: CopyPasteConfig, out: Path) -> Path:
     Raises:
         InputError: Nothing is annotated, or `out` holds another run.
     """
+    check(data, config)
     data = data.annotated
-    if not len(data):
-        raise InputError(f"{data.root}: holds no annotated image; {NAME} needs at least one")
     pairs = Pairs(data, config.resolution)
     images, masks, clean = [], [], []
     for i in track(range(len(pairs)), "taking lesions away", len(pairs)):

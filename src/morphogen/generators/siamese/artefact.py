@@ -13,7 +13,7 @@ import torch
 
 from morphogen.errors import InputError
 from morphogen.foundation.halves import DecoderHalf
-from morphogen.foundation.model import Foundation
+from morphogen.foundation.model import Foundation, forget_source
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Networks
@@ -36,6 +36,7 @@ def save(
     """
     nets.foundation.save(folder)
     nets.controlnet.save_pretrained(folder / "controlnet")
+    forget_source(folder / "controlnet")
     index = json.loads((folder / "model_index.json").read_text())
     index["_class_name"] = index["_class_name"].replace("Pipeline", "ControlNetPipeline")
     if config.hint == "plain":

@@ -32,36 +32,55 @@ CONFIG = SiameseConfig
 preset_config = siamese_config
 
 
-def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
-    """Train on the annotated records of `data`; called again, continue. Returns `out`.
+def check(data: Dataset, config: SiameseConfig) -> Foundation:
+    """Refuse what training would refuse, before anything is written; returns the foundation, which it has to load.
 
     Raises:
-        InputError: There are no masks, a prompt holds an unknown word, or `out` holds another run.
+        InputError: There are no masks, there is no such foundation or hint path, it does not make images from text
+            alone, the resolution does not fit, or a prompt holds an unknown word.
     """
     annotated = data.annotated
     if not len(annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
+    foundation = Foundation.load(config.foundation, _device())
+    foundation.refuse_other_inputs()
+    _resolution(foundation, config)
+    start(foundation, config)
+    if config.prompt is not None:
+        foundation.check_prompts([config.prompt])
+        return foundation
+    for record in annotated:
+        try:
+            foundation.check_prompts([record.caption] if record.caption else [])
+        except InputError as error:
+            raise InputError(f"{data.root}: the caption of {record.id}: {error}") from None
+    return foundation
+
+
+def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
+    """Train on the annotated records of `data`; called again, continue. Returns `out`.
+
+    Raises:
+        InputError: As `check`, or `out` holds another run.
+    """
+    annotated = data.annotated
     loop = LoopConfig(
         max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
         ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
+        max_grad_norm=config.max_grad_norm,
     )  # fmt: skip
     settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
     if (out / "final").exists():
-        claim(out, loop, settings)  # refuses another run's folder
+        claim(out, {**settings, "training": asdict(loop)})  # refuses another run's folder
         return out
-    foundation = Foundation.load(config.foundation, _device())
-    resolution = _resolution(foundation, config)
-    # What cannot start is refused before anything is written.
-    start(foundation, config)
-    captions = [record.caption for record in annotated if record.caption is not None]
-    foundation.check_prompts(captions if config.prompt is None else [config.prompt])
-    claim(out, loop, settings)
+    foundation = check(data, config)
+    claim(out, {**settings, "training": asdict(loop)})
     if config.adapt_steps:
         foundation = _adapted(data, config, out)
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
-    training = _training_set(foundation, Pairs(annotated, resolution), config)
+    training = _training_set(foundation, Pairs(annotated, _resolution(foundation, config)), config)
     fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, config.method)
     return out
 

@@ -11,7 +11,7 @@ import torch
 
 from morphogen.data.prompts import Grammar
 from morphogen.foundation.latents import build_bank, phantom_item
-from morphogen.foundation.model import HINT, Foundation
+from morphogen.foundation.model import HINT, Foundation, forget_source
 from morphogen.foundation.quiet import quiet
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
@@ -66,6 +66,7 @@ def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, see
     def half(target: Path) -> None:
         made = HintedControlNet.from_pretrained(trained / "controlnet", use_safetensors=True)
         made.half().save_pretrained(target, max_shard_size="10GB")
+        forget_source(target)
         for extra in target.glob("*.md"):
             extra.unlink()
 

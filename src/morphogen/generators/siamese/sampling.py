@@ -44,10 +44,10 @@ def sample_images(
     foundation, device = nets.foundation, nets.foundation.device
     n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
     embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps and both halves
-    cond = _unique(nets, prompts)
+    cond = _unique(nets, prompts, masks.shape[1])
     both = config.guidance != 1
     if both:
-        cond = Conditioning.cat([cond, _unique(nets, [""] * n)])
+        cond = Conditioning.cat([cond, _unique(nets, [""] * n, masks.shape[1])])
         embedded = torch.cat([embedded, embedded])
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
@@ -65,8 +65,8 @@ def sample_images(
     return to_bytes(foundation.decode(z0)).transpose(0, 2, 3, 1)
 
 
-def _unique(nets: Networks, prompts: Sequence[str]) -> Conditioning:
-    """Conditioning of each prompt; equal texts are encoded once."""
+def _unique(nets: Networks, prompts: Sequence[str], size: int) -> Conditioning:
+    """Conditioning of each prompt for images of `size` px; equal texts are encoded once."""
     distinct = list(dict.fromkeys(prompts))
     index = torch.tensor([distinct.index(prompt) for prompt in prompts], device=nets.foundation.device)
-    return nets.foundation.conditioning(distinct).rows(index)
+    return nets.foundation.conditioning(distinct, size).rows(index)

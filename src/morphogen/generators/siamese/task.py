@@ -45,7 +45,7 @@ class SiameseTask:
         if not config.decoder_locked:
             self.modules["decoder"] = self.nets.decoder
         self.modules.requires_grad_(True)
-        self.texts = _encode_all(foundation, data.bank)
+        self.texts = _encode_all(foundation, data.bank, size=data.images.shape[-1])
 
     def __len__(self) -> int:
         return len(self.data.bank)
@@ -113,12 +113,12 @@ class SiameseTask:
         save(folder, self.nets, self.config, self.data.classes, self.data.bank.captions)
 
 
-def _encode_all(foundation: Foundation, bank: LatentBank) -> dict[str, Conditioning]:
-    """Every prompt's conditioning, encoded once; on the CPU, one row each."""
+def _encode_all(foundation: Foundation, bank: LatentBank, size: int) -> dict[str, Conditioning]:
+    """Every prompt's conditioning for images of `size` px, encoded once; on the CPU, one row each."""
     prompts = sorted({"", *(text for texts in bank.captions for text in texts)})
     found: dict[str, Conditioning] = {}
     for start in range(0, len(prompts), 64):
         part = prompts[start : start + 64]
-        cond = foundation.conditioning(part).to("cpu")
+        cond = foundation.conditioning(part, size).to("cpu")
         found |= {prompt: cond.rows(slice(i, i + 1)) for i, prompt in enumerate(part)}
     return found
