@@ -1,7 +1,11 @@
-"""Write docs/phantoms.png, the README's picture: phantoms of both kinds with their masks outlined."""
+"""Write the README's pictures: phantoms with their masks outlined, and synthetic pairs of a finished demo.
+
+python docs/make_picture.py [morphogen-demo]
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,5 +34,19 @@ def picture() -> np.ndarray:
     return np.concatenate(rows)
 
 
+def synthetic(demo: Path) -> np.ndarray:
+    """Masks above the images that were painted for them, the first of the first repetition."""
+    folder = min((demo / "study" / "synthetic").iterdir())
+    names = sorted(file.name for file in (folder / "images").glob("*.png"))[:COLUMNS]
+
+    def row(part: str) -> np.ndarray:
+        opened = [Image.open(folder / part / name).convert("RGB") for name in names]
+        return np.concatenate([np.array(image.resize((SIDE, SIDE), Image.Resampling.NEAREST)) for image in opened], 1)
+
+    return np.concatenate([row("masks"), row("images")])
+
+
 if __name__ == "__main__":
     Image.fromarray(picture()).save(Path(__file__).with_name("phantoms.png"), optimize=True)
+    for demo in sys.argv[1:]:
+        Image.fromarray(synthetic(Path(demo))).save(Path(__file__).with_name("synthetic.png"), optimize=True)

@@ -23,7 +23,8 @@ def arms(results: dict[str, Any]) -> list[str]:
         if found := against.get(arm):
             low, high = found["ci95"]
             difference = f"{found['diff']:+.3f} ({low:+.3f} to {high:+.3f})"
-            line += f"{difference} to `{found['control']}` | {found['p_holm']:.2f} |"
+            p = f"{found['p_holm']:.2f}" if found["p_holm"] >= 0.005 else "< 0.005"
+            line += f"{difference} to `{found['control']}` | {p} |"
         else:
             line += "| |"
         lines.append(line)
