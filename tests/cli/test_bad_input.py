@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import subprocess
+import sysconfig
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from morphogen.cli import main
+from morphogen.cli import VERBS, main
 from morphogen.data import mask_values
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.study import run
@@ -316,3 +318,34 @@ def test_json_goes_through_a_link(data: Path) -> None:
     assert main(["models", "--json", str(link)]) == 0
     assert link.is_symlink()
     assert target.read_text().startswith("{")
+
+
+MISSING = {
+    "demo": "--out {file}/demo",
+    "study": "{gone} --out {out}",
+    "data check": "{gone}",
+    "data split": "{gone} --out {out}/splits.json",
+    "data convert": "{gone} --to nnunet --out {out}",
+    "pretrain": "{gone} --out {out}",
+    "train": "unet {gone} --out {out}",
+    "sample": "{gone} --out {out}",
+    "predict": "{gone} {gone} --out {out}",
+    "eval masks": "{gone} {gone}",
+    "eval images": "{gone} {gone}",
+    "audit": "{gone} {gone}",
+    "report": "{gone}",
+    "models": "--json {gone}/models.json",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_installed_command_ends_with_one_line_and_exit_2(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    places = {"gone": tmp_path / "gone", "file": tmp_path / "thesis.txt", "out": tmp_path / "out"}
+    command = Path(sysconfig.get_path("scripts")) / "morphogen"
+    words = [*verb.split(), *MISSING[verb].format(**places).split()]
+    done = subprocess.run([command, *words], capture_output=True, text=True, timeout=120)
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines)) == (2, 1), done.stderr
+    assert "gone" in lines[0] or "thesis.txt" in lines[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt"]
