@@ -249,15 +249,22 @@ class TestItems:
 
 
 def test_adapting_fits_the_images_better(tmp_path: Path) -> None:
-    """The denoising error on the study's images falls; the autoencoder is not touched."""
+    """The denoising error and the decoder's on the study's images fall; the encoder is not touched."""
     small_tiny().save(tmp_path / "f")
     data = phantom_dataset(tmp_path / "d", "skin", 4, 32)
-    c = AdaptConfig(foundation=str(tmp_path / "f"), max_train_steps=30, train_batch_size=8, lr=2e-3, prompt="")
+    c = AdaptConfig(
+        foundation=str(tmp_path / "f"), decoder_steps=30, decoder_lr=5e-3, max_train_steps=30, train_batch_size=8,
+        lr=2e-3, prompt="",
+    )  # fmt: skip
     folder = adapt(data, c, tmp_path / "run")
-    rows = [json.loads(line)["mse"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert np.mean(rows[-5:]) < np.mean(rows[:5])
+    for stage, loss in (("denoiser", "mse"), ("decoder", "l1")):
+        lines = (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines()
+        rows = [row[loss] for row in map(json.loads, lines) if loss in row]
+        assert np.mean(rows[-5:]) < np.mean(rows[:5]), stage
     before, after = Foundation.load(tmp_path / "f"), Foundation.load(folder)
-    assert all(torch.equal(v, after.vae.state_dict()[k]) for k, v in before.vae.state_dict().items())
+    x = to_signed(module.Pairs(data, 32).images())
+    assert torch.equal(before.encode(x), after.encode(x))  # the latents stay
+    assert float((after.autoencode(x) - x).abs().mean()) < float((before.autoencode(x) - x).abs().mean())
     assert after.card["sets"][data.name]["training_ids"] == list(data.ids)
     assert adapt(data, c, tmp_path / "run") == folder
 

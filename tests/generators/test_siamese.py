@@ -285,6 +285,25 @@ class TestTraining:
         assert adapted.card["sets"][data.name]["training_ids"] == list(data.ids)
         assert model.train(data, quick(foundation, adapt_steps=2, decoder_locked=True), run) == run
 
+    @pytest.mark.parametrize(("own", "stages"), [(1e9, {"decoder"}), (1e-9, {"decoder", "denoiser"}), (None, set())])
+    def test_by_default_the_decoder_is_adapted_and_the_denoiser_on_far_images(
+        self, own: float | None, stages: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Own: how well the foundation predicts the noise of its own kinds of images; None for a foreign foundation."""
+        from morphogen.foundation.adapt import AdaptConfig
+
+        monkeypatch.setattr(AdaptConfig, "decoder_steps", 1)
+        monkeypatch.setattr(AdaptConfig, "max_train_steps", 1)
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        made = small_tiny()
+        made.card |= {} if own is None else {"noise_error": own}
+        made.save(tmp_path / "f")
+        run = model.train(data, quick(tmp_path / "f", max_train_steps=1), tmp_path / "run")
+        assert {stage for stage in ("decoder", "denoiser") if (run / "adapted" / stage).exists()} == stages
+        vae = Foundation.load(run / "final").vae.state_dict()
+        same = all(torch.equal(value, vae[name]) for name, value in made.vae.state_dict().items())
+        assert same == (not stages)
+
     def test_multi_class_masks(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
         for record in data:

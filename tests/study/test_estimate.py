@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from morphogen.foundation.adapt import AdaptConfig
 from morphogen.study import estimate as module
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import estimate
@@ -40,10 +41,10 @@ def test_the_generator_is_priced_by_its_own_steps(make_config: Make) -> None:
         seconds[name] = estimate(bench, plan).seconds
     defaults = generator_config(bench.config, 0).__class__()
     step, adapt = 0.7 / 4, 0.3 / 4  # a quarter of the pixels; two repetitions
-    own = defaults.max_train_steps * step + defaults.adapt_steps * adapt
+    own = defaults.max_train_steps * step + AdaptConfig.decoder_steps * adapt
     assert seconds["default"] - seconds["copy-paste"] == pytest.approx(2 * own)
     assert seconds["stated"] - seconds["copy-paste"] == pytest.approx(2 * 100 * step)
-    assert seconds["adapted"] - seconds["stated"] == pytest.approx(2 * 40 * adapt)
+    assert seconds["adapted"] - seconds["stated"] == pytest.approx(2 * 2 * 40 * adapt)
 
 
 def test_a_segmenter_is_priced_by_steps_rows_and_pixels(make_config: Make) -> None:

@@ -154,6 +154,7 @@ def test_autoencoding_keeps_order_and_range(make_config: Make, monkeypatch: pyte
 
     monkeypatch.setattr(Foundation, "load", classmethod(lambda cls, name, device="cpu": Halving()))
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 4, 4), dtype=np.uint8)
-    found = synthesis.autoencode(images, make_config(), batch=2)
+    bench = prepare(make_config())
+    found = synthesis.autoencode(images, bench, bench.splits.repetitions[0], batch=2)
     assert found.dtype == np.uint8
     assert np.abs(found - (127.5 + (images.astype(float) - 127.5) / 2)).max() <= 0.5

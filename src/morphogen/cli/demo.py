@@ -51,5 +51,5 @@ def recipe(data: Path, out: Path) -> StudyConfig:
 
     return StudyConfig(
         data=data, out=out, annotated=24, arms=("real-geo", "syn-geo", "more-real"), seeds=2, steps=150,
-        generator_steps=100,
+        generator_steps=100, adapt_steps=0,
     )  # fmt: skip

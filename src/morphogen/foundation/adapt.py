@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,17 @@ import torch
 from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
+from morphogen.foundation.decoder_task import DecoderTask
 from morphogen.foundation.denoiser_task import DenoiserTask
 from morphogen.foundation.fit_prompt import prompts_for
+from morphogen.foundation.images import ImagePool
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.pretrain import phashes
-from morphogen.training.loop import fit
+from morphogen.metrics.weights import available
+from morphogen.training.checkpoint import write_folder
+from morphogen.training.loop import claim, fit
+from morphogen.training.processes import processes
 from morphogen.training.task import LoopConfig
 
 
@@ -28,30 +34,78 @@ class AdaptConfig:
     """What to adapt."""
     prompt: str | None = None
     """One prompt for all images; without it each record's caption, else the one that the foundation fits best."""
+    decoder_steps: int = 200
+    """Optimiser steps of the autoencoder's decoder; 0 leaves it as it is."""
+    decoder_lr: float = 5e-4
+    """Its peak learning rate (cosine)."""
     max_train_steps: int = 300
-    """Optimiser steps."""
+    """Optimiser steps of the denoiser; 0 leaves it as it is."""
     train_batch_size: int = 16
     """Rows per step."""
     lr: float = 2e-4
-    """Peak learning rate (cosine)."""
+    """Peak learning rate of the denoiser (cosine)."""
     symmetries: bool = True
-    """Train on the eight turned and mirrored versions of each image."""
+    """Train the denoiser on the eight turned and mirrored versions of each image."""
     mixed_precision: str = "no"
     """no, bf16 or fp16."""
     seed: int = 0
     """Of everything random."""
 
+    def loop(self, steps: int) -> LoopConfig:
+        """The training loop of one of the two stages."""
+        return LoopConfig(
+            max_train_steps=steps, train_batch_size=self.train_batch_size, seed=self.seed, ema_decay=0.99,
+            mixed_precision=self.mixed_precision, checkpointing_steps=100,
+        )  # fmt: skip
+
 
 def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
-    """Fine-tune the denoiser on the images of `data`; called again, continue.
+    """Fine-tune decoder and denoiser on the images of `data`; called again, continue.
 
-    The autoencoder stays as it is, so latents remain comparable. The card gains the ids and hashes of `data`.
+    The autoencoder's encoder stays as it is, so latents remain comparable. The card gains the ids and hashes of `data`.
 
     Returns:
-        The adapted foundation's folder.
+        The adapted foundation's folder, ``out/final``.
     """
+    settings = {"records": list(data.ids), **asdict(config)}
+    if (out / "final").exists():
+        claim(out, settings)  # refuses another run's folder
+        return out / "final"
     foundation = Foundation.load(config.foundation, "cuda" if torch.cuda.is_available() else "cpu")
+    claim(out, settings)
+    note_training(foundation.card, data)
     pairs = Pairs(data, foundation.resolution)
+    if config.decoder_steps:
+        _adapt_decoder(foundation, pairs, config, out, settings)
+    if config.max_train_steps:
+        foundation = _adapt_denoiser(foundation, pairs, config, out, settings)
+
+    def write(folder: Path) -> None:
+        foundation.save(folder)
+        foundation.copy_hint(folder)
+
+    with processes().main_process_first():
+        if not (out / "final").exists():
+            write_folder(out / "final", write)
+    return out / "final"
+
+
+def _adapt_decoder(
+    foundation: Foundation, pairs: Pairs, config: AdaptConfig, out: Path, settings: Mapping[str, Any]
+) -> None:
+    images = ImagePool([pairs], 0, foundation.resolution)
+    perceptual = available("vgg16") and foundation.resolution % 16 == 0
+    shown = pairs.images(range(min(len(pairs), 8)))
+    task = DecoderTask(foundation, images, shown, config.decoder_lr, recoloured=False, perceptual=perceptual)
+    described = {**settings, "perceptual": perceptual}
+    folder = fit(task, config.loop(config.decoder_steps), out / "decoder", described, "adapting the decoder")
+    foundation.vae = type(foundation.vae).from_pretrained(folder, use_safetensors=True)
+    foundation.vae.requires_grad_(False).eval().to(foundation.device)
+
+
+def _adapt_denoiser(
+    foundation: Foundation, pairs: Pairs, config: AdaptConfig, out: Path, settings: Mapping[str, Any]
+) -> Foundation:
     known = prompts_for(foundation, pairs, config.prompt)
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
@@ -60,14 +114,9 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
         for i, text in enumerate(known)
         for turned in symmetries(Item(pairs.image(i), None, grammar, caption=text), turns)
     ]
-    note_training(foundation.card, data)
-    loop = LoopConfig(
-        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size, seed=config.seed,
-        ema_decay=0.99, mixed_precision=config.mixed_precision, checkpointing_steps=100,
-    )  # fmt: skip
     task = DenoiserTask(foundation, build_bank(foundation, items), config.lr, preview_prompts=known[:1])
-    settings = {"records": list(data.ids), **asdict(config)}
-    return fit(task, loop, out, settings, "adapting the foundation")
+    folder = fit(task, config.loop(config.max_train_steps), out / "denoiser", settings, "adapting the denoiser")
+    return Foundation.load(folder, foundation.device)
 
 
 def note_training(card: dict[str, Any], data: Dataset) -> None:

@@ -1,4 +1,7 @@
-"""Second stage of an autoencoder: its decoder learns texture from a perceptual loss; the latents stay as they are."""
+"""Training an autoencoder's decoder alone, with a perceptual loss: the latents stay as they are.
+
+The second stage of pretraining, and the first of adapting a foundation to a study's images.
+"""
 
 from __future__ import annotations
 
@@ -21,28 +24,49 @@ PERCEPTUAL_WEIGHT = 0.05
 
 
 class DecoderTask(AutoencoderTask):
-    """L1 + gradient L1 + 0.05 perceptual distance on recoloured images, the encoder left alone.
+    """L1 + gradient L1 + 0.05 perceptual distance, the encoder left alone.
 
     A decoder trained on L1 paints the median of what could be there, which is blur; and one that has seen few cameras
     paints their colours whatever the latents say. The latents of a trained denoiser stay valid.
+
+    Args:
+        foundation: Its decoder is trained.
+        pool: Images.
+        held_out: (N, 3, R, R) uint8, for the validation's PSNR and the previews.
+        lr: Peak learning rate.
+        recoloured: Give every second image the colours of another camera.
+        perceptual: Judge by VGG16, whose weights must be installed, and for which R must be a multiple of 16.
     """
 
-    def __init__(self, foundation: Foundation, pool: ImagePool, held_out: np.ndarray, lr: float) -> None:
+    def __init__(
+        self,
+        foundation: Foundation,
+        pool: ImagePool,
+        held_out: np.ndarray,
+        lr: float,
+        recoloured: bool = True,
+        perceptual: bool = True,
+    ) -> None:
         super().__init__(foundation, pool, held_out, lr)
+        self.recoloured = recoloured
         vae = foundation.vae
         vae.requires_grad_(False)
         self.trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
         for parameter in self.trained:
             parameter.requires_grad_(True)
-        # Not in `modules`: a frozen judge is neither trained nor saved.
-        self.judge = vgg16_encoder(pretrained=True).requires_grad_(False).eval()
-        self.judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.judge: Vgg16Features | None = None
+        if perceptual:  # not in `modules`: a frozen judge is neither trained nor saved
+            self.judge = vgg16_encoder(pretrained=True).requires_grad_(False).eval()
+            self.judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def to(self, device: Any) -> None:
-        self.judge.to(device)
+        if self.judge is not None:
+            self.judge.to(device)
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         batch = super().batch(draws)
+        if not self.recoloured:
+            return batch
         return {**batch, "x": torch.stack([recolour(x, draw.seed) for x, draw in zip(batch["x"], draws, strict=True)])}
 
     def phases(self) -> Sequence[Phase]:
@@ -55,11 +79,10 @@ class DecoderTask(AutoencoderTask):
             noise = normal(batch["seed"].cpu(), posterior.mean.shape[1:], "posterior").to(posterior.mean)
             z = posterior.mean + posterior.std * noise
         y = self.foundation.vae.decode(z).sample
-        return {
-            "l1": (y.float() - x).abs().mean(),
-            "edges": edge_difference(y.float(), x),
-            "perceptual": PERCEPTUAL_WEIGHT * perceptual_distance(self.judge, y, x),
-        }
+        losses = {"l1": (y.float() - x).abs().mean(), "edges": edge_difference(y.float(), x)}
+        if self.judge is not None:
+            losses["perceptual"] = PERCEPTUAL_WEIGHT * perceptual_distance(self.judge, y, x)
+        return losses
 
 
 def recolour(x: Tensor, seed: int) -> Tensor:

@@ -17,7 +17,8 @@ from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
-from morphogen.foundation.fit_prompt import label_captions
+from morphogen.foundation.fit_prompt import LOOKED_AT, label_captions, noise_errors
+from morphogen.foundation.images import to_signed
 from morphogen.foundation.pretrain_config import PretrainConfig
 from morphogen.metrics.weights import MEMBERS, available
 from morphogen.progress import say
@@ -84,7 +85,8 @@ def pretrain(config: PretrainConfig) -> Path:
         mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
     )  # fmt: skip
     denoiser = DenoiserTask(foundation, bank, config.denoiser_lr, preview_prompts=foundation.card["prompts"])
-    trained = Foundation.load(fit(denoiser, loop, config.out / "denoiser", settings, "denoiser"))
+    trained = Foundation.load(fit(denoiser, loop, config.out / "denoiser", settings, "denoiser"), foundation.device)
+    trained.card["noise_error"] = max(own_errors(trained, sources))
     with processes().main_process_first():
         if not final.exists():
             write_folder(final, trained.save)
@@ -122,6 +124,16 @@ def train_autoencoder(
     some = np.concatenate([pairs.images(range(min(len(pairs), 256))) for pairs in train])
     foundation.vae.register_to_config(scaling_factor=latent_scale(foundation, some))
     say(f"autoencoder: {psnr(foundation, held_out):.2f} dB on {len(held_out)} held-out images")
+
+
+def own_errors(foundation: Foundation, sources: Sequence[Source]) -> list[float]:
+    """Error of the predicted noise on held-out images of each set, which tells near images from far ones (`is_far`)."""
+    errors = []
+    for source in sources:
+        pairs = Pairs(source.held_out, foundation.resolution)
+        shown = to_signed(pairs.images(range(min(len(pairs), LOOKED_AT))))
+        errors.append(min(noise_errors(foundation, shown).values()))
+    return errors
 
 
 def read_sources(config: PretrainConfig) -> list[Source]:

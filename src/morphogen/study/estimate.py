@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from morphogen.foundation.adapt import AdaptConfig
 from morphogen.study.arms import ARMS
 from morphogen.study.bench import Bench
 from morphogen.study.plan import Training
@@ -19,7 +20,7 @@ SECONDS_A_STEP = 0.16
 SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
 SECONDS_AN_ADAPT_STEP = 0.3
-"""One optimiser step of fine-tuning the denoiser of the foundation `tiny`."""
+"""One optimiser step of fine-tuning the decoder of the foundation `tiny`, or its denoiser."""
 SECONDS_A_SCORE = 0.03
 """Reading, predicting and scoring one test image of 384 x 288 px."""
 SECONDS_A_PAIR = 0.2
@@ -48,7 +49,8 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     scale = area * config.train_batch_size / ROWS
     judge = _seconds_so_far(bench) or SECONDS_A_STEP * scale * config.steps
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
-    repetitions = {t.repetition.label: t.repetition for t in todo if "synthetic" in ARMS[t.arm].parts}
+    painted = {"synthetic", "autoencoded"}
+    repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*ARMS[t.arm].parts}}
     pairs = sum(config.per_mask * len(r.train) for r in repetitions.values())
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     seconds += len(repetitions) * (_generator_seconds(config) * area + judge + SECONDS_OF_QUALITY)
@@ -74,5 +76,6 @@ def _generator_seconds(config: StudyConfig) -> float:
     rows = getattr(settings, "train_batch_size", ROWS) / ROWS
     trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
     # fine-tuning has a batch of its own, of the rows that were timed
-    adapted: float = getattr(settings, "adapt_steps", 0) * SECONDS_AN_ADAPT_STEP
-    return trained + adapted
+    asked = getattr(settings, "adapt_steps", 0)
+    adapted = AdaptConfig.decoder_steps if asked is None else 2 * asked
+    return trained + adapted * SECONDS_AN_ADAPT_STEP

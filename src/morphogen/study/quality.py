@@ -86,7 +86,7 @@ def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[s
     reference = Pairs(bench.dataset.select(chosen), resolution, cache=False).images()
     images = {"synthetic": synthetic.images(), "train": train, "reference": reference}
     if uses_foundation(bench.config):
-        images["autoencoded"] = autoencode(train, bench.config)
+        images["autoencoded"] = autoencode(train, bench, repetition)
     return {name: ImageSet(array, _features(array)) for name, array in images.items()}
 
 

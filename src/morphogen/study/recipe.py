@@ -47,7 +47,7 @@ class StudyConfig:
     preset: str = "tiny"
     """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; `autoencoded` takes it too."""
     adapt_steps: int | None = None
-    """Steps of fine-tuning the foundation on the images that the generator trains on, first; the preset's own by
+    """Steps of fine-tuning the foundation on the images that the generator trains on, first; what the preset does by
     default, 0 for none."""
     test: tuple[str, ...] = ()
     """Further test sets, NAME=DIR; every run of the study is scored on them too."""

@@ -45,13 +45,17 @@ def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     config = bench.config
     entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
     settings = generator_config(config, repetition.seed)
-    run = bench.out / "runs" / f"generator.{config.generator}.{repetition.label}"
+    run = _generator_run(bench, repetition)
     entry.train(train, settings, run)
     sampler = entry.load(run, config.device)
     plan = plan_jobs(
         train, config.per_mask, config.mask_transform, repetition.seed, config.prompt, size=sampler.resolution
     )
     run_jobs(sampler, plan, folder)
+
+
+def _generator_run(bench: Bench, repetition: Repetition) -> Path:
+    return bench.out / "runs" / f"generator.{bench.config.generator}.{repetition.label}"
 
 
 def generator_config(config: StudyConfig, seed: int) -> Any:
@@ -162,16 +166,24 @@ def autoencoded_pairs(bench: Bench, repetition: Repetition) -> ArrayPairs:
         InputError: There is no such foundation.
     """
     pairs = Pairs(bench.dataset.select(repetition.train), bench.config.resolution)
-    return ArrayPairs(pairs.dataset, autoencode(pairs.images(), bench.config), pairs.masks())
+    return ArrayPairs(pairs.dataset, autoencode(pairs.images(), bench, repetition), pairs.masks())
 
 
-def autoencode(images: NDArray[np.uint8], config: StudyConfig, batch: int = 16) -> NDArray[np.uint8]:
-    """(N, 3, R, R) uint8 through the autoencoder of the study's foundation, to (N, 3, R, R) uint8."""
+def autoencode(images: NDArray[np.uint8], bench: Bench, repetition: Repetition, batch: int = 16) -> NDArray[np.uint8]:
+    """(N, 3, R, R) uint8 through the autoencoder that the synthetic images of a repetition came out of.
+
+    The generator may have adapted it, and is trained for it where it is not yet; a study whose generator has none takes
+    its foundation's.
+    """
     import torch
 
     from morphogen.foundation.model import Foundation
 
-    foundation = Foundation.load(foundation_name(config), config.device)
+    config, name = bench.config, foundation_name(bench.config)
+    if "foundation" in _fields(config):
+        synthetic_pairs(bench, repetition)
+        name = str(_generator_run(bench, repetition) / "final")
+    foundation = Foundation.load(name, config.device)
     parts: list[NDArray[np.uint8]] = []
     for start in range(0, len(images), batch):
         x = torch.from_numpy(images[start : start + batch]).float().to(config.device) / 127.5 - 1

@@ -19,8 +19,10 @@ class SiameseConfig:
 
     foundation: str = "tiny"
     """tiny, a diffusers folder, or a hub id (owner/name@revision)."""
-    adapt_steps: int = 0
-    """Steps of fine-tuning the foundation's denoiser on the training images first; 0 leaves it as it is."""
+    adapt_steps: int | None = None
+    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
+    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
+    denoiser where the images are far from what it was made of."""
     hint: str = "dense"
     """dense (Dense Hint Input) or plain (ControlNet's hint encoder)."""
     hint_width: int = 8
@@ -103,7 +105,7 @@ class ControlNetConfig(SiameseConfig):
 
 
 _PAPER = {
-    "hint_width": 16, "symmetries": False, "init": "zero", "resolution": 384, "max_train_steps": 3000,
+    "adapt_steps": 0, "hint_width": 16, "symmetries": False, "init": "zero", "resolution": 384, "max_train_steps": 3000,
     "train_batch_size": 48, "lr": 1e-5, "max_grad_norm": 0.0, "solver": "ddim", "sampling_steps": 50, "guidance": 9.0,
 }  # fmt: skip
 # The rows of the table start alike: from zero, since there is no plain hint path that was made on phantoms.

@@ -15,7 +15,7 @@ from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapt
-from morphogen.foundation.fit_prompt import prompts_for
+from morphogen.foundation.fit_prompt import is_far, prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
@@ -76,8 +76,7 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         return out
     foundation = check(data, config)
     claim(out, {**settings, "training": asdict(loop)})
-    if config.adapt_steps:
-        foundation = _adapted(data, config, out)
+    foundation = _adapted(foundation, data, config, out)
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
     training = _training_set(foundation, Pairs(annotated, _resolution(foundation, config)), config)
@@ -99,10 +98,19 @@ def _resolution(foundation: Foundation, config: SiameseConfig) -> int:
     return resolution
 
 
-def _adapted(data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
-    """The foundation, fine-tuned on the images of `data`."""
+def _adapted(foundation: Foundation, data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
+    """The foundation, fine-tuned on the images of `data` where that is asked for or pays."""
+    if config.adapt_steps is not None:
+        decoder_steps = denoiser_steps = config.adapt_steps
+    elif "noise_error" not in foundation.card:  # not one of ours: nothing says whether it pays
+        decoder_steps = denoiser_steps = 0
+    else:
+        far = is_far(foundation, Pairs(data, foundation.resolution))
+        decoder_steps, denoiser_steps = AdaptConfig.decoder_steps, AdaptConfig.max_train_steps if far else 0
+    if not decoder_steps:
+        return foundation
     adaptation = AdaptConfig(
-        foundation=config.foundation, prompt=config.prompt, max_train_steps=config.adapt_steps,
+        foundation=config.foundation, prompt=config.prompt, decoder_steps=decoder_steps, max_train_steps=denoiser_steps,
         symmetries=config.symmetries, seed=config.seed, mixed_precision=config.mixed_precision,
     )  # fmt: skip
     return Foundation.load(adapt(data, adaptation, out / "adapted"), _device())
