@@ -26,6 +26,7 @@ from morphogen.metrics.features import extract
 from morphogen.metrics.fid import fid
 from morphogen.metrics.kid import kid
 from morphogen.progress import track
+from morphogen.sampling.foundation_sampler import GUIDANCE
 
 
 def pictures(images: np.ndarray) -> list[np.ndarray]:
@@ -54,7 +55,7 @@ def evaluate(
     real = held_out.images()
     labels = [record.label.replace("_", " ") if record.label else None for record in held_out.dataset]
     prompts = [caption(grammar, real[i].transpose(1, 2, 0), held_out.mask(i), labels[i]) for i in range(len(held_out))]
-    rows = {f"samples, guidance {g:g}": sample(foundation, prompts, g) for g in (1.0, 1.5, 2.0)}
+    rows = {f"samples, guidance {GUIDANCE:g}": sample(foundation, prompts, GUIDANCE)}
     autoencoded = [to_bytes(foundation.autoencode(to_signed(real[i : i + 32]))) for i in range(0, len(real), 32)]
     shown = np.concatenate([next(iter(rows.values()))[:16], real[:16]])
     save_grid(to_signed(shown), out / f"{dataset.name}.png", columns=16)
