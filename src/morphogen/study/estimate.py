@@ -19,8 +19,10 @@ SECONDS_A_STEP = 0.16
 """One optimiser step of the default U-Net."""
 SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
+SECONDS_A_DECODER_STEP = 1.0
+"""One optimiser step of fine-tuning the autoencoder's decoder of the foundation `tiny`, with the perceptual loss."""
 SECONDS_AN_ADAPT_STEP = 0.3
-"""One optimiser step of fine-tuning the decoder of the foundation `tiny`, or its denoiser."""
+"""One optimiser step of fine-tuning its denoiser."""
 SECONDS_A_SCORE = 0.03
 """Reading, predicting and scoring one test image of 384 x 288 px."""
 SECONDS_A_PAIR = 0.2
@@ -77,5 +79,6 @@ def _generator_seconds(config: StudyConfig) -> float:
     trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
     # fine-tuning has a batch of its own, of the rows that were timed
     asked = getattr(settings, "adapt_steps", 0)
-    adapted = AdaptConfig.decoder_steps if asked is None else 2 * asked
-    return trained + adapted * SECONDS_AN_ADAPT_STEP
+    if asked is None:  # the denoiser too where the images are far, which is not known yet
+        return trained + AdaptConfig.decoder_steps * SECONDS_A_DECODER_STEP
+    return trained + asked * (SECONDS_A_DECODER_STEP + SECONDS_AN_ADAPT_STEP)
