@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval images": ("morphogen.cli.eval:Images", "compare synthetic images with real ones"),
     "audit": ("morphogen.cli.audit:Audit", "look for copies of real images among synthetic ones"),
     "report": ("morphogen.cli.report:Report", "join the finished cells of a study into its report"),
+    "import-weights": ("morphogen.cli.import_weights:ImportWeights", "foreign checkpoints to ours"),
     "models": ("morphogen.cli.models:Models", "every method with one line, its kind and its source"),
 }
 """Verb -> (module:Class, one-line summary). One verb a module; the words before the last are a group."""
