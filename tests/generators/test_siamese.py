@@ -434,6 +434,28 @@ class TestSampling:
         ours = sampler.sample([Job("x", 5, mask)])[0].image
         assert np.abs(ours.astype(float) - 255 * theirs).max() < 1.0
 
+    def test_the_stock_pipeline_class_paints_the_same_with_our_dense_hint(
+        self, foundation: Path, tmp_path: Path
+    ) -> None:
+        """As the README says: our ControlNet class, handed to diffusers' pipeline class."""
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        config = quick(foundation, lr=1e-2, prompt="a photo of a polyp")
+        run = model.train(data, config, tmp_path / "run")
+        sampler = model.load(run).with_sampling(solver="ddim", sampling_steps=4, guidance=3.0)
+        pipeline = StableDiffusionControlNetPipeline.from_pretrained(
+            run / "final", controlnet=HintedControlNet.from_pretrained(run / "final" / "controlnet"),
+            safety_checker=None, feature_extractor=None,
+        )  # fmt: skip
+        pipeline.set_progress_bar_config(disable=True)
+        mask = np.zeros((32, 32), dtype=np.int64)
+        mask[8:24, 8:24] = 1
+        theirs = pipeline(
+            "a photo of a polyp", image=mask_hint(mask[None], 2), latents=normal([5], (4, 8, 8), "z_T"), height=32,
+            width=32, num_inference_steps=4, guidance_scale=3.0, eta=0.0, output_type="np",
+        ).images[0]  # fmt: skip
+        ours = sampler.sample([Job("x", 5, mask)])[0].image
+        assert np.abs(ours.astype(float) - 255 * theirs).max() < 1.0
+
     def test_a_job_without_mask_is_refused(self, run: Path) -> None:
         with pytest.raises(InputError, match="siamese paints masks, and this sample has none; give --masks"):
             model.load(run).sample([Job("x", 0)])
