@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from morphogen.foundation.conditioning import Conditioning
-from morphogen.foundation.halves import DecoderHalf, call_frozen, encode, predict
+from morphogen.foundation.halves import DecoderHalf, encode, predict
 from small_foundations import small_unet
 
 SIZES = [(8, 8), (16, 8), (12, 12)]
@@ -58,7 +58,7 @@ def test_a_fixed_decoder_passes_gradients_and_keeps_none() -> None:
     with torch.no_grad():
         features = encode(unet, z, t, cond)
     grads = []
-    for call in (lambda r: call_frozen(decoder, features, cond, r), lambda r: copied(features, cond, r)):
+    for call in (lambda r: decoder(features, cond, r, frozen=True), lambda r: copied(features, cond, r)):
         mid = torch.zeros_like(features.mid, requires_grad=True)
         call((list(features.skips), mid)).square().sum().backward()
         grads.append(mid.grad)

@@ -82,6 +82,26 @@ def test_the_whole_step_equals_the_literal_one(hint: str, late: bool) -> None:
     assert all(float(v.abs().max()) == 0 for k, v in their_grads.items() if k not in our_grads)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_checkpointing_changes_nothing_but_what_is_kept(late: bool) -> None:
+    nets, kept = build(), [0, 0]
+    x, found = inputs(nets, batch()), []
+    for k in (0, 1):
+        nets.controlnet.checkpointing = nets.decoder.checkpointing = bool(k)
+
+        def count(tensor: Tensor, k: int = k) -> Tensor:
+            kept[k] += tensor.numel() if tensor.grad_fn is not None else 0
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            losses = step_losses(nets, x, Weights(w_i=0.4, w_c=0.7, augment=late))
+        found.append(grads(nets, torch.stack(list(losses.values())).sum()))
+        image = grads(nets, step_losses(nets, x, Weights(w_i=0.4, w_c=0.7, augment=late))["L_i"])
+        assert not any(name.startswith("theta") for name in image)
+    close(found[1], found[0], 1e-12)
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_the_consistency_loss_is_zero_at_the_start() -> None:
     nets = build(noise=0.0)
     losses = step_losses(nets, inputs(nets, batch()), Weights(w_i=0.0))
@@ -119,8 +139,8 @@ def test_mask_and_consistency_loss_are_regression_to_a_blend(w_c: float) -> None
     kept: dict[str, Tensor] = {}
     real = DecoderHalf.forward
 
-    def spy(self: DecoderHalf, *args: object) -> Tensor:
-        out = real(self, *args)  # type: ignore[arg-type]
+    def spy(self: DecoderHalf, *args: object, **kwargs: object) -> Tensor:
+        out = real(self, *args, **kwargs)  # type: ignore[arg-type]
         kept["m" if "m" not in kept else "mix"] = out
         return out
 

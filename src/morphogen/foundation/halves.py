@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from morphogen.foundation.conditioning import Conditioning
 
@@ -39,8 +40,11 @@ class Features:
 class DecoderHalf(nn.Module):
     """Up blocks and output convolution of a U-Net: what Siamese-Diffusion trains of it.
 
-    Shares the U-Net's modules (no copy): training one trains the other.
+    Shares the U-Net's modules (no copy): training one trains the other. Where `checkpointing` is set, the activations
+    inside a block are not kept but computed again for the gradient.
     """
+
+    checkpointing = False
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
@@ -50,7 +54,11 @@ class DecoderHalf(nn.Module):
         self.conv_out = unet.conv_out
 
     def forward(
-        self, features: Features, cond: Conditioning, residuals: tuple[Sequence[Tensor], Tensor] | None = None
+        self,
+        features: Features,
+        cond: Conditioning,
+        residuals: tuple[Sequence[Tensor], Tensor] | None = None,
+        frozen: bool = False,
     ) -> Tensor:
         """Decode.
 
@@ -58,6 +66,7 @@ class DecoderHalf(nn.Module):
             features: From `encode`.
             cond: The conditioning that `encode` got.
             residuals: A ControlNet's (skips, mid), added to the features (ControlNet, section 3.2), or None.
+            frozen: Decode as a fixed function: the inputs get gradients, the weights get none, nothing is copied.
 
         Returns:
             (B, C_out, h, w) the model's prediction.
@@ -74,10 +83,28 @@ class DecoderHalf(nn.Module):
             kwargs: dict[str, Any] = {"upsample_size": size}
             if getattr(block, "has_cross_attention", False):
                 kwargs["encoder_hidden_states"] = cond.states
-            sample = block(hidden_states=sample, temb=features.emb, res_hidden_states_tuple=taken, **kwargs)
+            kwargs |= {"hidden_states": sample, "temb": features.emb, "res_hidden_states_tuple": taken}
+            sample = _run(block, kwargs, frozen, self.checkpointing)
         if self.conv_norm_out is not None:
-            sample = self.conv_act(self.conv_norm_out(sample))
-        return self.conv_out(sample)
+            sample = self.conv_act(_run(self.conv_norm_out, {"input": sample}, frozen))
+        return _run(self.conv_out, {"input": sample}, frozen)
+
+
+def _run(module: nn.Module, kwargs: dict[str, Any], frozen: bool = False, checkpointing: bool = False) -> Any:
+    """``module(**kwargs)``, its weights taken as constants where `frozen`, inner activations dropped where asked.
+
+    diffusers' own checkpointing would compute a frozen call again outside `functional_call`, with the live weights.
+    """
+
+    def call(**values: Any) -> Any:
+        if not frozen:
+            return module(**values)
+        constants = {k: v.detach() for k, v in [*module.named_parameters(), *module.named_buffers()]}
+        return torch.func.functional_call(module, constants, (), values)
+
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(call, use_reentrant=False, **kwargs)
+    return call(**kwargs)
 
 
 def encode(
@@ -91,7 +118,10 @@ def encode(
         t: (B,) int64 timesteps.
         cond: Conditioning of B rows.
         hint: (B, C_0, h, w) embedded hint, added after the first convolution (ControlNet), or None.
+
+    A net that has ``checkpointing`` set keeps no activations inside its blocks.
     """
+    checkpointing = getattr(net, "checkpointing", False)
     emb = net.time_embedding(net.time_proj(t).to(z_t.dtype))
     if net.config.addition_embed_type == "text_time" and cond.pooled is not None and cond.time_ids is not None:
         time_ids = net.add_time_proj(cond.time_ids.flatten()).reshape(len(cond), -1)
@@ -101,23 +131,16 @@ def encode(
         sample = sample + hint
     skips: tuple[Tensor, ...] = (sample,)
     for block in net.down_blocks:
-        kwargs = {"encoder_hidden_states": cond.states} if getattr(block, "has_cross_attention", False) else {}
-        sample, outputs = block(hidden_states=sample, temb=emb, **kwargs)
+        kwargs: dict[str, Any] = {"hidden_states": sample, "temb": emb}
+        if getattr(block, "has_cross_attention", False):
+            kwargs["encoder_hidden_states"] = cond.states
+        sample, outputs = _run(block, kwargs, checkpointing=checkpointing)
         skips += outputs
-    return Features(skips, net.mid_block(sample, emb, encoder_hidden_states=cond.states), emb)
+    kwargs = {"hidden_states": sample, "temb": emb, "encoder_hidden_states": cond.states}
+    return Features(skips, _run(net.mid_block, kwargs, checkpointing=checkpointing), emb)
 
 
 def predict(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """The whole U-Net: (B, C_out, h, w), in the scheduler's parametrisation (eps or v)."""
     t = t.expand(z_t.shape[0]) if t.ndim == 0 else t
     return unet(z_t, t, encoder_hidden_states=cond.states, added_cond_kwargs=cond.added).sample
-
-
-def frozen_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Detached parameters and buffers of `module`, for `functional_call`: gradients pass through, none stay."""
-    return {k: v.detach() for k, v in [*module.named_parameters(), *module.named_buffers()]}
-
-
-def call_frozen(decoder: DecoderHalf, *args: Any) -> Tensor:
-    """``decoder(*args)`` as a fixed function: its inputs get gradients, its weights get none, nothing is copied."""
-    return torch.func.functional_call(decoder, frozen_parameters(decoder), args)

@@ -47,6 +47,9 @@ class HintedControlNet(ControlNetModel):
         kwargs: As diffusers' ControlNetModel.
     """
 
+    checkpointing = False
+    """Whether the activations inside its blocks are computed again for the gradient, rather than kept (`encode`)."""
+
     def __init__(self, hint: str = "plain", hint_width: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.register_to_config(hint=hint, hint_width=hint_width)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from morphogen.foundation.conditioning import Conditioning
-from morphogen.foundation.halves import DecoderHalf, call_frozen, encode
+from morphogen.foundation.halves import DecoderHalf, encode
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.control import HintedControlNet, Residuals, mix
 
@@ -76,7 +76,7 @@ def step_losses(nets: Networks, x: Inputs, w: Weights) -> dict[str, Tensor]:
     if c_i is None:
         return losses
     # theta' is a fixed copy of theta: gradients reach c_i through it, and none stay in it.
-    eps_mix = noise(call_frozen(nets.decoder, features, x.cond, mix(c_i, c_m, w.w_i)))
+    eps_mix = noise(nets.decoder(features, x.cond, mix(c_i, c_m, w.w_i), frozen=True))
     losses["L_i"] = per_sample(eps_mix, x.eps).mean()
     if w.w_c:
         losses["L_c"] = w.w_c * per_sample(eps_m, eps_mix.detach()).mean()

@@ -45,6 +45,7 @@ class SiameseTask:
         if not config.decoder_locked:
             self.modules["decoder"] = self.nets.decoder
         self.modules.requires_grad_(True)
+        controlnet.checkpointing = self.nets.decoder.checkpointing = config.gradient_checkpointing
         self.texts = _encode_all(foundation, data.bank, size=data.images.shape[-1])
 
     def __len__(self) -> int:
