@@ -4,13 +4,15 @@
 
 Both sides run the shipped `tiny` at its resolution in fp32 on the same batch: one fifth of the rows below t = 200, the
 same posterior sample. The literal side starts from pixels and texts and caches nothing; ours is timed the same way
-(`ratio_from_pixels`) and with cached latents and text (`ratio`). Losses and gradients are compared first. Times are
-medians of ratios taken round by round, since absolute times mean little on a shared machine.
+(`ratio_from_pixels`), with cached latents and text (`ratio`), and with these and the weights in channels-last layout
+under bf16 autocast (`ratio_bf16`). Losses and gradients are compared first, in bf16 the losses alone. Times are medians
+of ratios taken round by round, since absolute times mean little on a shared machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -68,12 +70,13 @@ def literal(nets: Networks, step: Step, late: bool) -> Mapping[str, Tensor]:
     return losses
 
 
-def ours(nets: Networks, step: Step, late: bool, cached: Inputs | None) -> Mapping[str, Tensor]:
+def ours(nets: Networks, step: Step, late: bool, cached: Inputs | None, bf16: bool = False) -> Mapping[str, Tensor]:
     clear(nets)
     x = cached
     if x is None:
         x = prepare(nets, step)
-    losses = step_losses(nets, x, Weights(W_I, augment=late))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        losses = step_losses(nets, x, Weights(W_I, augment=late))
     torch.stack(list(losses.values())).sum().backward()
     return losses
 
@@ -103,6 +106,20 @@ def largest_difference(nets: Networks, step: Step, late: bool) -> float:
     return max(found)
 
 
+def bf16_difference(nets: Networks, step: Step, late: bool) -> float:
+    """Largest relative difference of a loss between bf16 autocast and the literal fp32 step."""
+    theirs, mine = literal(nets, step, late), ours(nets, step, late, None, bf16=True)
+    return max(abs(float(mine[k].detach()) / float(theirs[k].detach()) - 1) for k in theirs)
+
+
+def in_channels_last(nets: Networks) -> Networks:
+    """A copy of the networks in channels-last layout."""
+    made = copy.deepcopy(nets)
+    for module in (made.foundation.unet, made.controlnet):
+        module.to(memory_format=torch.channels_last)
+    return made
+
+
 def seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
@@ -110,12 +127,13 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def ratios(nets: Networks, step: Step, late: bool, rounds: int) -> dict[str, float]:
-    """Medians over rounds of literal time over ours, from pixels and with caches."""
-    cached = prepare(nets, step)
+    """Medians over rounds of literal time over ours: from pixels, with caches, and with caches in bf16."""
+    cached, fast = prepare(nets, step), in_channels_last(nets)
     sides = [
         lambda: literal(nets, step, late),
         lambda: ours(nets, step, late, None),
         lambda: ours(nets, step, late, cached),
+        lambda: ours(fast, step, late, cached, bf16=True),
     ]
     for side in sides:
         side()
@@ -125,6 +143,7 @@ def ratios(nets: Networks, step: Step, late: bool, rounds: int) -> dict[str, flo
         "ours_s": statistics.median(t[2] for t in times),
         "ratio_from_pixels": statistics.median(t[0] / t[1] for t in times),
         "ratio": statistics.median(t[0] / t[2] for t in times),
+        "ratio_bf16": statistics.median(t[0] / t[3] for t in times),
     }
 
 
@@ -139,11 +158,15 @@ def main() -> None:
     step = make_batch(nets, options.rows)
     differences = {phase: largest_difference(nets, step, phase == "late") for phase in ("early", "late")}
     early, late = (ratios(nets, step, phase, options.rounds) for phase in (False, True))
-    print(f"early phase: {early['ratio_from_pixels']:.2f} x from pixels, {early['ratio']:.2f} x with caches")
-    print(f"late phase:  {late['ratio_from_pixels']:.2f} x from pixels, {late['ratio']:.2f} x with caches")
+    for name, found in (("early", early), ("late", late)):
+        print(
+            f"{name} phase: {found['ratio_from_pixels']:.2f} x from pixels, {found['ratio']:.2f} x with caches, "
+            f"{found['ratio_bf16']:.2f} x with caches in bf16"
+        )
     result = {
         "name": "siamese_step", "peer": "published step, literal (diffusers)", **late, "early": early,
         "largest_relative_difference": differences, "equal": max(differences.values()) < 1e-4,
+        "largest_loss_difference_bf16": max(bf16_difference(nets, step, phase) for phase in (False, True)),
         "rows": options.rows, "resolution": nets.foundation.resolution,
     }  # fmt: skip
     print(json.dumps(result))
