@@ -334,6 +334,7 @@ MISSING = {
     "eval images": "{gone} {gone}",
     "audit": "{gone} {gone}",
     "report": "{gone}",
+    "import-weights": "{gone} --out {out}",
     "models": "--json {gone}/models.json",
 }
 

@@ -117,7 +117,7 @@ def _overview(words: list[str]) -> int:
     group = words[0] + " " if words and any(name.startswith(words[0] + " ") for name in known) else ""
     asked = not words or bool({"--help", "-h"} & set(words))
     lines = [f"usage: morphogen {group}VERB ...    (morphogen {group}VERB --help shows its options)", ""]
-    lines += [f"  {name:<14}{summary}" for name, summary in known.items() if name.startswith(group)]
+    lines += [f"  {name:<16}{summary}" for name, summary in known.items() if name.startswith(group)]
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     if asked:
         return 0
