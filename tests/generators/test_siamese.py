@@ -53,6 +53,24 @@ def task_of(foundation: Path, config: SiameseConfig, data: Dataset) -> SiameseTa
     return SiameseTask(made, model.start(made, config), model._training_set(made, Pairs(data, 32), config), config)
 
 
+def paints_as_the_stock_pipeline(run: Path, controlnet: HintedControlNet | None = None) -> bool:
+    """Whether diffusers' pipeline class paints one mask as our sampler does, to a grey level."""
+    sampler = model.load(run).with_sampling(solver="ddim", sampling_steps=4, guidance=3.0)
+    given = {} if controlnet is None else {"controlnet": controlnet}
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(
+        run / "final", safety_checker=None, feature_extractor=None, **given
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    mask = np.zeros((32, 32), dtype=np.int64)
+    mask[8:24, 8:24] = 1
+    theirs = pipeline(
+        "a photo of a polyp", image=mask_hint(mask[None], 2), latents=normal([5], (4, 8, 8), "z_T"), height=32,
+        width=32, num_inference_steps=4, guidance_scale=3.0, eta=0.0, output_type="np",
+    ).images[0]  # fmt: skip
+    ours = sampler.sample([Job("x", 5, mask)])[0].image
+    return bool(np.abs(ours.astype(float) - 255 * theirs).max() < 1.0)
+
+
 class TestAsGenerator(GeneratorTester):
     name = "siamese"
 
@@ -350,6 +368,7 @@ class TestTraining:
         ("changes", "line"),
         [
             ({"init": "pretrained"}, "ships no dense hint path"),
+            ({"adapt_steps": -3}, "--adapt-steps -3: is negative"),
             ({"resolution": 30}, r"--resolution 30: is not a multiple of 4, .*; take 28"),
             ({"prompt": "a photo of a polip"}, "does not know 'polip'"),
         ],
@@ -418,43 +437,15 @@ class TestSampling:
         assert not np.array_equal(a.image, b.image)
 
     def test_a_stock_pipeline_loads_the_folder_and_paints_the_same(self, run: Path) -> None:
-        sampler = model.load(run).with_sampling(solver="ddim", sampling_steps=4, guidance=3.0)
-        pipeline = StableDiffusionControlNetPipeline.from_pretrained(
-            run / "final", safety_checker=None, feature_extractor=None
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        mask = np.zeros((32, 32), dtype=np.int64)
-        mask[8:24, 8:24] = 1
-        from morphogen.training.rng import normal
-
-        theirs = pipeline(
-            "a photo of a polyp", image=mask_hint(mask[None], 2), latents=normal([5], (4, 8, 8), "z_T"), height=32,
-            width=32, num_inference_steps=4, guidance_scale=3.0, eta=0.0, output_type="np",
-        ).images[0]  # fmt: skip
-        ours = sampler.sample([Job("x", 5, mask)])[0].image
-        assert np.abs(ours.astype(float) - 255 * theirs).max() < 1.0
+        assert paints_as_the_stock_pipeline(run)
 
     def test_the_stock_pipeline_class_paints_the_same_with_our_dense_hint(
         self, foundation: Path, tmp_path: Path
     ) -> None:
         """As the README says: our ControlNet class, handed to diffusers' pipeline class."""
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
-        config = quick(foundation, lr=1e-2, prompt="a photo of a polyp")
-        run = model.train(data, config, tmp_path / "run")
-        sampler = model.load(run).with_sampling(solver="ddim", sampling_steps=4, guidance=3.0)
-        pipeline = StableDiffusionControlNetPipeline.from_pretrained(
-            run / "final", controlnet=HintedControlNet.from_pretrained(run / "final" / "controlnet"),
-            safety_checker=None, feature_extractor=None,
-        )  # fmt: skip
-        pipeline.set_progress_bar_config(disable=True)
-        mask = np.zeros((32, 32), dtype=np.int64)
-        mask[8:24, 8:24] = 1
-        theirs = pipeline(
-            "a photo of a polyp", image=mask_hint(mask[None], 2), latents=normal([5], (4, 8, 8), "z_T"), height=32,
-            width=32, num_inference_steps=4, guidance_scale=3.0, eta=0.0, output_type="np",
-        ).images[0]  # fmt: skip
-        ours = sampler.sample([Job("x", 5, mask)])[0].image
-        assert np.abs(ours.astype(float) - 255 * theirs).max() < 1.0
+        run = model.train(data, quick(foundation, lr=1e-2, prompt="a photo of a polyp"), tmp_path / "run")
+        assert paints_as_the_stock_pipeline(run, HintedControlNet.from_pretrained(run / "final" / "controlnet"))
 
     def test_a_job_without_mask_is_refused(self, run: Path) -> None:
         with pytest.raises(InputError, match="siamese paints masks, and this sample has none; give --masks"):

@@ -77,7 +77,7 @@ class SiameseConfig:
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown words before a run folder is made.
+        """Refuse unknown words and negative steps before a run folder is made.
 
         Raises:
             InputError: An option has none of its values.
@@ -85,6 +85,8 @@ class SiameseConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(f"--{name} {getattr(self, name)}: choose {' or '.join(choices)}")
+        if self.adapt_steps is not None and self.adapt_steps < 0:
+            raise InputError(f"--adapt-steps {self.adapt_steps}: is negative; give 0 for none")
 
 
 _CHOICES = {"init": ("zero", "pretrained", "auto"), "hint": ("dense", "plain"), "solver": ("dpm", "ddim")}
