@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 from morphogen.errors import InputError
 
@@ -140,10 +140,10 @@ def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
     """The settings of one preset, or several joined by ``+`` (``sd15+ablation-4``), with changes.
 
     A foundation's folder or hub id is a preset too: alone, the defaults on that foundation; as in ``sd15+FOLDER``, the
-    paper's recipe on it.
+    paper's recipe on it. So is ``option=value``, as in ``sd15+w_c=0.5``.
 
     Raises:
-        InputError: No such preset.
+        InputError: No such preset, or a value that its option cannot take.
     """
     return SiameseConfig(**{**_preset_values(presets), **changes})
 
@@ -158,13 +158,34 @@ def _preset_values(presets: str) -> dict[str, Any]:
         return {"foundation": presets}
     values: dict[str, Any] = {}
     for name in presets.split("+"):
+        option, sign, word = name.partition("=")
+        if sign and option.replace("-", "_") in _KINDS:
+            values[option.replace("-", "_")] = _value(option.replace("-", "_"), word)
+            continue
         if name not in PRESETS and ("/" in name or Path(name).is_dir()):
             values["foundation"] = name
             continue
         if name not in PRESETS:
             known = ", ".join(PRESETS)
             raise InputError(
-                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id"
+                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id, or option=value"
             )
         values |= PRESETS[name]
     return values
+
+
+_KINDS: Mapping[str, type] = {
+    name: next((part for part in get_args(kind) if part is not type(None)), kind)
+    for name, kind in get_type_hints(SiameseConfig).items()
+    if get_origin(kind) is not ClassVar
+}
+"""Option -> type of its value."""
+
+
+def _value(option: str, word: str) -> Any:
+    kind = _KINDS[option]
+    try:
+        return {"true": True, "false": False}[word.lower()] if kind is bool else kind(word)
+    except (ValueError, KeyError):
+        wanted = "true or false" if kind is bool else {int: "a whole number", float: "a number"}[kind]
+        raise InputError(f"--preset {option}={word}: {option} takes {wanted}") from None

@@ -122,7 +122,9 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
     Raises:
         InputError: `init` asks for a hint path that the foundation lacks.
     """
-    shipped = foundation.hint_folder if config.hint == "dense" else None
+    shipped = foundation.hint_folder
+    if shipped is not None and HintedControlNet.load_config(shipped)["hint"] != config.hint:
+        shipped = None
     if config.init == "pretrained" and shipped is None:
         raise InputError(f"--init pretrained: {foundation.source} ships no {config.hint} hint path; use --init zero")
     if shipped is not None and config.init != "zero":

@@ -26,8 +26,10 @@ FIRST_SEED = 10_000_000
 """Phantoms of the hint path lie apart from those that the foundation saw."""
 
 
-def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, seed: int = 0) -> Path:
-    """Train a dense hint and its ControlNet on phantoms, decoder locked, into ``folder/hint``; resumes.
+def pretrain_hint(
+    folder: Path, out: Path, steps: int, phantoms: int = 4000, seed: int = 0, hint: str = "dense"
+) -> Path:
+    """Train a hint encoder and its ControlNet on phantoms, decoder locked, into ``folder/hint``; resumes.
 
     Args:
         folder: A foundation's folder.
@@ -35,12 +37,13 @@ def pretrain_hint(folder: Path, out: Path, steps: int, phantoms: int = 4000, see
         steps: Optimiser steps of 16 phantoms.
         phantoms: How many different ones.
         seed: Of everything random.
+        hint: ``dense`` or ``plain``.
     """
     if (folder / HINT).exists():
         return folder / HINT
     foundation = Foundation.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
     config = SiameseConfig(
-        foundation=str(folder), init="zero", decoder_locked=True, image_branch=False, w_c=0.0,
+        foundation=str(folder), hint=hint, init="zero", decoder_locked=True, image_branch=False, w_c=0.0,
         online_augmentation=False, prompt_drop=0.1, max_train_steps=steps, lr=3e-4, seed=seed,
     )  # fmt: skip
     torch.manual_seed(seed_of(seed, "hint"))
