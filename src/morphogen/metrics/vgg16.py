@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from morphogen.metrics.weights import load_member
 
 STRIDE = 16
-"""Height and width of the input must be multiples of this."""
+"""At height and width that are multiples of this every pooling halves exactly; at others it floors."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Input normalisation of the ImageNet weights, for RGB in [0, 1]."""
 CHANNELS = (64, 128, 256, 512, 512)
@@ -36,10 +36,10 @@ class Vgg16Features(nn.Module):
         """Features relu1_2, relu2_2, relu3_3, relu4_3, relu5_3.
 
         Args:
-            x: (B, 3, H, W), normalised by `MEAN` and `STD`, H and W multiples of 16.
+            x: (B, 3, H, W), normalised by `MEAN` and `STD`, H and W at least 16.
 
         Returns:
-            Five tensors with the channels of `CHANNELS`, finest first.
+            Five tensors with the channels of `CHANNELS`, finest first; the k-th from 0 is floor(H / 2^k) high.
         """
         taps = []
         convs = iter(self.convs)
@@ -52,9 +52,9 @@ class Vgg16Features(nn.Module):
         return taps
 
 
-def state_dict_from_flax(tree: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Flax's ``VGG16_0/Conv_i/{kernel (3, 3, in, out), bias (out,)}`` -> ``convs.i.{weight (out, in, 3, 3), bias}``."""
-    layers = tree["VGG16_0"]
+def state_dict_from_flax(tree: Mapping[str, Any], trunk: str = "VGG16_0") -> dict[str, Tensor]:
+    """Flax's ``trunk/Conv_i/{kernel (h, w, in, out), bias (out,)}`` -> ``convs.i.{weight (out, in, h, w), bias}``."""
+    layers = tree[trunk]
     state = {}
     for name, layer in layers.items():
         index = int(name.removeprefix("Conv_"))
