@@ -25,7 +25,7 @@ class AlexNetFeatures(nn.Module):
         """Features relu1 to relu5.
 
         Args:
-            x: (B, 3, H, W), normalised by `vgg16.MEAN` and `vgg16.STD`, H and W at least 31: less, and a pooling leaves nothing.
+            x: (B, 3, H, W), normalised by `vgg16.MEAN` and `vgg16.STD`, H and W at least 31 (poolings floor).
 
         Returns:
             Five tensors of 64, 192, 384, 256 and 256 channels, finest first; the last three have one size.
