@@ -9,7 +9,7 @@ import torch
 
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import DecoderHalf, encode, predict
-from small_foundations import small_unet
+from small_foundations import small_tiny, small_unet
 
 SIZES = [(8, 8), (16, 8), (12, 12)]
 
@@ -33,6 +33,22 @@ def test_the_halves_make_the_whole(kind: str, channels: int, size: tuple[int, in
         theirs = predict(unet, z, t, cond)
     assert (ours - theirs).abs().max() < 1e-5
     assert theirs.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "tiny"])
+def test_several_texts_for_one_latent(kind: str) -> None:
+    """SD reads text in its first block, `tiny` in its second, SDXL in the time embedding already."""
+    unet = (small_tiny().unet if kind == "tiny" else small_unet(kind)).eval()
+    z, t, cond = inputs(kind, 4, (8, 8))
+    other = Conditioning(cond.states.flip(0) - 1, cond.pooled, cond.time_ids)
+    both, hint = Conditioning.cat([cond, other]), torch.randn(3, unet.config.block_out_channels[0], 8, 8)
+    with torch.no_grad():
+        once = encode(unet, z, t, both, hint)
+        twice = encode(unet, torch.cat([z, z]), torch.cat([t, t]), both, torch.cat([hint, hint]))
+    assert not torch.allclose(once.mid[:3], once.mid[3:])
+    for a, b in zip((*once.skips, once.mid, once.emb), (*twice.skips, twice.mid, twice.emb), strict=True):
+        assert a.shape == b.shape
+        assert (a - b).abs().max() < 1e-5
 
 
 def test_residuals_are_added_as_diffusers_adds_them() -> None:

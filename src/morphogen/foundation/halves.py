@@ -116,7 +116,8 @@ def encode(
         net: The model.
         z_t: (B, C_in, h, w) noisy latent, with mask and masked-image latent behind it for a 9-channel model.
         t: (B,) int64 timesteps.
-        cond: Conditioning of B rows.
+        cond: Conditioning of B rows, or of n B (row i speaks of latent i mod B): for several texts on one latent, as in
+            guidance. What comes before the first text is then computed once, and the features have n B rows.
         hint: (B, C_0, h, w) embedded hint, added after the first convolution (ControlNet), or None.
 
     A net that has ``checkpointing`` set keeps no activations inside its blocks.
@@ -125,19 +126,30 @@ def encode(
     emb = net.time_embedding(net.time_proj(t).to(z_t.dtype))
     if net.config.addition_embed_type == "text_time" and cond.pooled is not None and cond.time_ids is not None:
         time_ids = net.add_time_proj(cond.time_ids.flatten()).reshape(len(cond), -1)
-        emb = emb + net.add_embedding(torch.cat([cond.pooled, time_ids.to(cond.pooled.dtype)], dim=-1).to(emb.dtype))
+        added = net.add_embedding(torch.cat([cond.pooled, time_ids.to(cond.pooled.dtype)], dim=-1).to(emb.dtype))
+        emb = _spread(emb, len(cond)) + added
     sample = net.conv_in(z_t)
     if hint is not None:
         sample = sample + hint
     skips: tuple[Tensor, ...] = (sample,)
     for block in net.down_blocks:
+        reads_text = getattr(block, "has_cross_attention", False)
+        if reads_text or len(emb) > len(sample):
+            sample, emb = _spread(sample, len(cond)), _spread(emb, len(cond))
         kwargs: dict[str, Any] = {"hidden_states": sample, "temb": emb}
-        if getattr(block, "has_cross_attention", False):
+        if reads_text:
             kwargs["encoder_hidden_states"] = cond.states
         sample, outputs = _run(block, kwargs, checkpointing=checkpointing)
         skips += outputs
+    sample, emb = _spread(sample, len(cond)), _spread(emb, len(cond))
     kwargs = {"hidden_states": sample, "temb": emb, "encoder_hidden_states": cond.states}
-    return Features(skips, _run(net.mid_block, kwargs, checkpointing=checkpointing), emb)
+    mid = _run(net.mid_block, kwargs, checkpointing=checkpointing)
+    return Features(tuple(_spread(skip, len(cond)) for skip in skips), mid, emb)
+
+
+def _spread(x: Tensor, rows: int) -> Tensor:
+    """All rows of `x` again and again, up to `rows`; `x` itself where it has them."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
 
 
 def predict(unet: UNet2DConditionModel, z_t: Tensor, t: Tensor, cond: Conditioning) -> Tensor:

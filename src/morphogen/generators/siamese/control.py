@@ -74,7 +74,8 @@ class HintedControlNet(ControlNetModel):
         made = cls(hint=hint, hint_width=hint_width, **config)
         trunk = {k: v for k, v in stock.state_dict().items() if not k.startswith("controlnet_cond_embedding")}
         made.load_state_dict(trunk, strict=False)
-        return made.to(foundation.device)
+        # an empty shell (`memory.need`) cannot be moved, and need not be
+        return made if made.device == foundation.device else made.to(foundation.device)
 
     def embed(self, hint: Tensor) -> Tensor:
         """Hint images (B, 3, H, W) in [0, 1] to (B, C_0, H/f, W/f)."""
@@ -86,7 +87,7 @@ class HintedControlNet(ControlNetModel):
         Args:
             z_t: (B, C, h, w) noisy latents.
             t: (B,) int64 timesteps.
-            cond: Conditioning of B rows.
+            cond: Conditioning of B rows, or of n B: several texts for each latent, as `encode` takes them.
             embedded: (B, C_0, h, w) from `embed`.
         """
         features = encode(self, z_t, t, cond, embedded)

@@ -43,16 +43,13 @@ def sample_images(
     """
     foundation, device = nets.foundation, nets.foundation.device
     n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
-    embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps and both halves
+    embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps
     cond = _unique(nets, prompts, masks.shape[1])
     both = config.guidance != 1
     if both:
         cond = Conditioning.cat([cond, _unique(nets, [""] * n, masks.shape[1])])
-        embedded = torch.cat([embedded, embedded])
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
-        if both:
-            z, t = torch.cat([z, z]), torch.cat([t, t])
         c = nets.controlnet.residuals(z, t, cond, embedded)
         output = nets.decoder(encode(foundation.unet, z, t, cond), cond, c)
         if not both:
