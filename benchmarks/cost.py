@@ -2,12 +2,12 @@
 
     python benchmarks/cost.py [--threads 2] [--limit 60] [--plot docs/cost.svg]
 
-The shipped `tiny` as `morphogen sample` runs it: DPM-Solver++ with 20 steps, guidance, a hint. It was made for 64 px; at
-other sides it costs what a model of its size costs, and its images mean nothing. A batch that would take more than
-`--limit` seconds is painted with 1 and with 3 steps, and 20 steps are reckoned from these: `seconds` is the time with 1
-step and 19 times half the difference (`reckoned`; steps cost the same, hint, text and decoding are outside of
-them). Others are painted whole, three times at most, and the median is taken. Memory is the peak of what the process
-holds in memory while it paints (Linux).
+The shipped `tiny` as `morphogen sample` runs it: DPM-Solver++ with 20 steps, guidance, a hint. It was made for 64 px;
+at other sides it costs what a model of its size costs, and its images mean nothing. A batch that would take more than
+`--limit` seconds is painted with 1 and with 3 steps, and 20 steps are reckoned from these (`reckoned`): the time with 1
+step and 19 times half the difference, since steps cost alike, and hint, text and decoding are outside of them. Others
+are painted whole, three times at most, and the median is taken. Memory is the peak of what the process holds in memory
+while it paints (Linux).
 
 The ratio is against diffusers' `StableDiffusionControlNetPipeline` with DDIM 50, one image a call, at 64 px and
 batch 8, taken round by round in the same run (benchmarks/sampling.py shows that both paint equally well).
@@ -25,16 +25,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sampling import FIRST, PEER, PROMPT, build, measure, ours, stock
 
 from morphogen.data.phantoms import phantom
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.sampling import sample_images
 from morphogen.generators.siamese.step import Networks
+from sampling import FIRST, PEER, PROMPT, build, measure, ours, stock
 
 BATCHES, SIDES = (1, 2, 4, 8, 16), (64, 128, 256, 512)
 STEPS, REPEATS, ROUNDS = SiameseConfig.sampling_steps, 3, 5
-COLOURS = ("#8fb8b4", "#0f6e6e", "#b08d57", "#7a4e7e")
+COLOURS = ("#3b6ea5", "#0f6e6e", "#b08d57", "#7a4e7e")
 
 
 def masks_of(batch: int, side: int) -> np.ndarray:
@@ -101,6 +101,8 @@ def draw(points: Sequence[dict[str, Any]], path: Path) -> None:
             axes.annotate(
                 f"{side} px", (x[-1], y[-1]), (8, 0), textcoords="offset points", va="center", color=colour
             )  # fmt: skip
+        note = f"tiny, {STEPS} steps; hollow: reckoned from fewer"
+        axes.set_title(note, loc="left", fontsize=8, color="#5b6675")
         axes.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="images per second")
         axes.set_xticks(BATCHES, [str(batch) for batch in BATCHES])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

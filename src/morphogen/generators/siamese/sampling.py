@@ -18,6 +18,9 @@ from morphogen.generators.siamese.hint_images import mask_hint
 from morphogen.generators.siamese.step import Networks
 from morphogen.training.rng import normal
 
+DECODED = 2**15
+"""Most pixels that are decoded in one call (at least one image): no slower, and the memory of decoding is bounded."""
+
 
 @torch.no_grad()
 def sample_images(
@@ -59,7 +62,8 @@ def sample_images(
 
     z_T = normal(seeds, shape, "z_T").to(device)
     z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)
-    return to_bytes(foundation.decode(z0)).transpose(0, 2, 3, 1)
+    parts = z0.split(max(1, DECODED // masks[0].size))
+    return to_bytes(torch.cat([foundation.decode(part) for part in parts])).transpose(0, 2, 3, 1)
 
 
 def _unique(nets: Networks, prompts: Sequence[str], size: int) -> Conditioning:
