@@ -21,3 +21,7 @@ class WorkError(MorphogenError):
     """The work failed on the way (a full disk, a diverged loss). Exit code 1."""
 
     exit_code = 1
+
+
+class StoppedError(WorkError):
+    """A signal has ended the work, in every process that takes part in it; the same command continues. Exit code 1."""

@@ -235,7 +235,7 @@ class TestTraining:
 
     def test_a_locked_decoder_stays(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
-        model.train(data, quick(foundation, decoder_locked=True), tmp_path / "run")
+        model.train(data, quick(foundation, tuning="locked"), tmp_path / "run")
         old, new = (Foundation.load(f).unet.state_dict() for f in (foundation, tmp_path / "run" / "final"))
         assert all(torch.equal(old[name], new[name]) for name in old)
 
@@ -295,13 +295,13 @@ class TestTraining:
 
     def test_the_foundation_is_adapted_first_where_asked(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
-        run = model.train(data, quick(foundation, adapt_steps=2, decoder_locked=True), tmp_path / "run")
+        run = model.train(data, quick(foundation, adapt_steps=2, tuning="locked"), tmp_path / "run")
         adapted, plain = Foundation.load(run / "adapted" / "final"), Foundation.load(foundation)
         after = Foundation.load(run / "final").unet.state_dict()
         assert all(torch.equal(v, after[k]) for k, v in adapted.unet.state_dict().items())
         assert not torch.equal(plain.unet.conv_in.weight, adapted.unet.conv_in.weight)
         assert adapted.card["sets"][data.name]["training_ids"] == list(data.ids)
-        assert model.train(data, quick(foundation, adapt_steps=2, decoder_locked=True), run) == run
+        assert model.train(data, quick(foundation, adapt_steps=2, tuning="locked"), run) == run
 
     @pytest.mark.parametrize(("own", "stages"), [(1e9, {"decoder"}), (1e-9, {"decoder", "denoiser"}), (None, set())])
     def test_by_default_the_decoder_is_adapted_and_the_denoiser_on_far_images(

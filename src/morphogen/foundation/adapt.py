@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
@@ -71,7 +69,7 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
     if (out / "final").exists():
         claim(out, settings)  # refuses another run's folder
         return out / "final"
-    foundation = Foundation.load(config.foundation, "cuda" if torch.cuda.is_available() else "cpu")
+    foundation = Foundation.load(config.foundation, processes().device)
     claim(out, settings)
     note_training(foundation.card, data)
     pairs = Pairs(data, foundation.resolution)

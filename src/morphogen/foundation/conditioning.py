@@ -29,11 +29,11 @@ class Conditioning:
 
     def rows(self, index: Any) -> Conditioning:
         """The rows that a slice, a mask or an index tensor selects."""
-        return self._map(lambda value: value[index])
+        return self.map(lambda value: value[index])
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:
         """As `Tensor.to`, on every part."""
-        return self._map(lambda value: value.to(*args, **kwargs))
+        return self.map(lambda value: value.to(*args, **kwargs))
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
@@ -53,7 +53,9 @@ class Conditioning:
             return None
         return {"text_embeds": self.pooled, "time_ids": self.time_ids}
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Conditioning:
+        """`function` of every part."""
+
         def maybe(value: Tensor | None) -> Tensor | None:
             return None if value is None else function(value)
 

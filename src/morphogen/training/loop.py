@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor
 
-from morphogen.errors import InputError, WorkError
+from morphogen.errors import InputError, StoppedError, WorkError
 from morphogen.files import refuse_file, write_text
 from morphogen.progress import track
 from morphogen.training.checkpoint import load_checkpoint, newest_checkpoint, prune, save_checkpoint, write_folder
@@ -46,11 +46,12 @@ def fit(task: Task, config: LoopConfig, out: Path, run_config: Mapping[str, Any]
 
     Raises:
         InputError: `out` holds a run with other settings.
+        StoppedError: A signal asked for it; all processes leave after the same step, with a checkpoint.
         WorkError: The loss is not finite, or the disk is full.
     """
     final = out / "final"
     run = None if final.exists() else _Run(task, config, out, label)  # refuses what cannot be; nothing is written yet
-    claim(out, {**run_config, "training": asdict(config)})
+    claim(out, {**run_config, "training": identity(config)})
     return final if run is None else run.fit()
 
 
@@ -72,7 +73,7 @@ class _Run:
         task.modules.to(self.device)
         task.to(self.device)
         self.phases = list(task.phases())
-        self.optimizers = {phase.name: PhaseOptimizer(phase) for phase in self.phases}
+        self.optimizers = {phase.name: PhaseOptimizer(phase, config.optimizer) for phase in self.phases}
         trained = {id(p) for phase in self.phases for p in phase.parameters}
         named = {name: p for name, p in task.modules.named_parameters() if id(p) in trained}
         self.ema = EMA(named, config.ema_decay) if config.ema_decay else None
@@ -99,7 +100,7 @@ class _Run:
         self.task.modules.train()
         steps = range(start, config.max_train_steps)
         with self._stop_on_sigterm():
-            for step in track(steps, self.label) if self.accelerator.is_main_process else steps:
+            for step in track(steps, self.label):
                 progress = Progress(step, config.max_train_steps)
                 self._log(step, self._step(progress))
                 done = step + 1
@@ -110,7 +111,7 @@ class _Run:
                     self._save(done)
                 if stop:
                     self.accelerator.wait_for_everyone()  # a launcher kills the others once one has left
-                    raise WorkError(f"{self.out}: stopped by a signal after step {done}; run the same command again")
+                    raise StoppedError(f"{self.out}: stopped by a signal after step {done}; run the same command again")
         return self._finish()
 
     def _step(self, progress: Progress) -> dict[str, float]:
@@ -279,12 +280,27 @@ class _Run:
         previous = signal.signal(signal.SIGTERM, request)
         try:
             yield
+        except RuntimeError as error:  # of a collective, whose other processes have gone
+            if self.stop and self.world > 1:
+                raise StoppedError(
+                    f"{self.out}: stopped by a signal within a step; run the same command again"
+                ) from error
+            raise
         finally:
             signal.signal(signal.SIGTERM, previous)
 
 
 def _to(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def identity(config: LoopConfig) -> dict[str, Any]:
+    """What tells a run from another: not in how many parts a step is computed, which changes rounding alone.
+
+    The optimiser is among the method's own settings, where it may be open until the device is known.
+    """
+    left = ("gradient_accumulation_steps", "optimizer")
+    return {name: value for name, value in asdict(config).items() if name not in left}
 
 
 def claim(out: Path, settings: Mapping[str, Any]) -> None:

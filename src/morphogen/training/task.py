@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,6 +107,8 @@ class LoopConfig:
     gradient_accumulation_steps: int = 1
     mixed_precision: str = "no"
     """no, bf16 or fp16."""
+    optimizer: str = "adamw"
+    """adamw, or adamw8bit: moments in 8 bits (Dettmers et al. 2022), by bitsandbytes."""
     max_grad_norm: float = 1.0
     """0 switches clipping off."""
     ema_decay: float = 0.0
@@ -131,6 +134,10 @@ class LoopConfig:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be positive")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise InputError(f"--mixed-precision {self.mixed_precision}: choose no, bf16 or fp16")
+        if self.optimizer not in ("adamw", "adamw8bit"):
+            raise InputError(f"--optimizer {self.optimizer}: choose adamw or adamw8bit")
+        if self.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+            raise InputError("--optimizer adamw8bit: bitsandbytes is not installed; run pip install bitsandbytes")
         if self.train_batch_size < self.gradient_accumulation_steps:
             parts = self.gradient_accumulation_steps
             raise InputError(f"--train-batch-size {self.train_batch_size}: fewer rows than {parts} parts; raise it")

@@ -37,8 +37,11 @@ class SiameseConfig:
     """Train on re-noised estimates after a third of the run, below t = T_tau."""
     T_tau: int = 200
     """Timestep below which the Online-Augmentation acts."""
-    decoder_locked: bool = False
-    """Leave the U-Net's decoder as it is."""
+    tuning: str = "full"
+    """What trains: full (ControlNet and the U-Net's decoder, as published), locked (the ControlNet alone), lora
+    (low-rank updates of both), or auto: the first of these that the device's memory allows."""
+    lora_rank: int = 32
+    """Rank of the low-rank updates."""
     prompt: str | None = None
     """One prompt for all images; without it each record's caption, else the one that the foundation fits best."""
     prompt_drop: float = 0.05
@@ -52,7 +55,9 @@ class SiameseConfig:
     train_batch_size: int = 16
     """Rows per step."""
     gradient_accumulation_steps: int = 1
-    """Parts that a step's rows are computed in."""
+    """Parts that a step's rows are computed in; 0: as few as the device's memory allows."""
+    optimizer: str = "adamw"
+    """adamw, adamw8bit (a quarter of its memory; needs bitsandbytes), or auto: the first that the memory allows."""
     lr: float = 2e-4
     """AdamW's constant learning rate (1e-5 in the paper)."""
     weight_decay: float = 1e-2
@@ -89,7 +94,13 @@ class SiameseConfig:
             raise InputError(f"--adapt-steps {self.adapt_steps}: is negative; give 0 for none")
 
 
-_CHOICES = {"init": ("zero", "pretrained", "auto"), "hint": ("dense", "plain"), "solver": ("dpm", "ddim")}
+_CHOICES = {
+    "init": ("zero", "pretrained", "auto"),
+    "hint": ("dense", "plain"),
+    "solver": ("dpm", "ddim"),
+    "tuning": ("full", "locked", "lora", "auto"),
+    "optimizer": ("adamw", "adamw8bit", "auto"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +121,8 @@ class ControlNetConfig(SiameseConfig):
 
 _PAPER = {
     "adapt_steps": 0, "hint_width": 16, "symmetries": False, "init": "zero", "resolution": 384, "max_train_steps": 3000,
-    "train_batch_size": 48, "lr": 1e-5, "max_grad_norm": 0.0, "gradient_checkpointing": True,
-    "solver": "ddim", "sampling_steps": 50, "guidance": 9.0,
+    "train_batch_size": 48, "lr": 1e-5, "max_grad_norm": 0.0, "solver": "ddim", "sampling_steps": 50, "guidance": 9.0,
+    "gradient_checkpointing": True, "gradient_accumulation_steps": 0, "tuning": "auto", "optimizer": "auto",
 }  # fmt: skip
 # The rows of the table start alike: from zero, since there is no plain hint path that was made on phantoms.
 _DENSE = {"hint": "dense", "init": "zero"}
@@ -168,7 +179,8 @@ def _preset_values(presets: str) -> dict[str, Any]:
         if name not in PRESETS:
             known = ", ".join(PRESETS)
             raise InputError(
-                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id, or option=value"
+                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id, "
+                "or option=value"
             )
         values |= PRESETS[name]
     return values

@@ -74,8 +74,7 @@ class HintedControlNet(ControlNetModel):
         made = cls(hint=hint, hint_width=hint_width, **config)
         trunk = {k: v for k, v in stock.state_dict().items() if not k.startswith("controlnet_cond_embedding")}
         made.load_state_dict(trunk, strict=False)
-        # an empty shell (`memory.need`) cannot be moved, and need not be
-        return made if made.device == foundation.device else made.to(foundation.device)
+        return made.to(foundation.device)
 
     def embed(self, hint: Tensor) -> Tensor:
         """Hint images (B, 3, H, W) in [0, 1] to (B, C_0, H/f, W/f)."""

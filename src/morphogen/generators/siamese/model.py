@@ -21,10 +21,12 @@ from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
 from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
+from morphogen.generators.siamese.memory import fitted
 from morphogen.generators.siamese.sampling import sample_images
 from morphogen.generators.siamese.task import SiameseTask, TrainingSet
 from morphogen.sampling.jobs import Job, Pair
-from morphogen.training.loop import claim, fit
+from morphogen.training.loop import claim, fit, identity
+from morphogen.training.processes import processes
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
@@ -64,28 +66,35 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         InputError: As `check`, or `out` holds another run.
     """
     annotated = data.annotated
-    loop = LoopConfig(
-        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
-        ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
-        max_grad_norm=config.max_grad_norm,
-    )  # fmt: skip
     settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
+    claimed = {**settings, "training": identity(_loop(config))}
     if (out / "final").exists():
-        claim(out, {**settings, "training": asdict(loop)})  # refuses another run's folder
+        claim(out, claimed)  # refuses another run's folder
         return out
     foundation = check(data, config)
-    claim(out, {**settings, "training": asdict(loop)})
-    foundation = _adapted(foundation, data, config, out)
+    claim(out, claimed)
+    foundation, resolution = _adapted(foundation, data, config, out), _resolution(foundation, config)
+    config = fitted(foundation, config, resolution, out)
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
-    training = _training_set(foundation, Pairs(annotated, _resolution(foundation, config)), config)
-    fit(SiameseTask(foundation, controlnet, training, config), loop, out, settings, config.method)
+    training = _training_set(foundation, Pairs(annotated, resolution), config)
+    fit(SiameseTask(foundation, controlnet, training, config), _loop(config), out, settings, config.method)
     return out
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _loop(config: SiameseConfig) -> LoopConfig:
+    """Of the training loop; what is still open (`fitted`) is no part of a run's identity."""
+    return LoopConfig(
+        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps or 1, mixed_precision=config.mixed_precision,
+        ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
+        max_grad_norm=config.max_grad_norm, optimizer="adamw" if config.optimizer == "auto" else config.optimizer,
+    )  # fmt: skip
+
+
+def _device() -> torch.device:
+    """Where this process trains: under a launcher every process has a device of its own."""
+    return processes().device
 
 
 def _resolution(foundation: Foundation, config: SiameseConfig) -> int:

@@ -41,9 +41,9 @@ def pretrain_hint(
     """
     if (folder / HINT).exists():
         return folder / HINT
-    foundation = Foundation.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    foundation = Foundation.load(folder, processes().device)
     config = SiameseConfig(
-        foundation=str(folder), hint=hint, init="zero", decoder_locked=True, image_branch=False, w_c=0.0,
+        foundation=str(folder), hint=hint, init="zero", tuning="locked", image_branch=False, w_c=0.0,
         online_augmentation=False, prompt_drop=0.1, max_train_steps=steps, lr=3e-4, seed=seed,
     )  # fmt: skip
     torch.manual_seed(seed_of(seed, "hint"))

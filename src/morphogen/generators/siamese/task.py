@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from morphogen.foundation.conditioning import Conditioning
-from morphogen.foundation.halves import DecoderHalf
 from morphogen.foundation.latents import LatentBank
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.hint_images import image_hint, mask_hint
-from morphogen.generators.siamese.step import Inputs, Networks, Weights, step_losses
+from morphogen.generators.siamese.step import Inputs, Weights, step_losses
+from morphogen.generators.siamese.trained import merge_lora, trained_networks
 from morphogen.training.rng import normal, uniform
 from morphogen.training.task import Batch, Draw, Phase, Progress
 
@@ -34,25 +34,20 @@ class TrainingSet:
 
 
 class SiameseTask:
-    """Trains the ControlNet with its hint encoder, and the U-Net's decoder unless it is locked."""
+    """Trains the ControlNet with its hint encoder, and the U-Net's decoder unless it is locked (`trained_networks`)."""
 
     def __init__(
         self, foundation: Foundation, controlnet: HintedControlNet, data: TrainingSet, config: SiameseConfig
     ) -> None:
         self.foundation, self.controlnet, self.data, self.config = foundation, controlnet, data, config
-        self.nets = Networks(foundation, controlnet, DecoderHalf(foundation.unet))
-        self.modules = nn.ModuleDict({"controlnet": controlnet})
-        if not config.decoder_locked:
-            self.modules["decoder"] = self.nets.decoder
-        self.modules.requires_grad_(True)
-        controlnet.checkpointing = self.nets.decoder.checkpointing = config.gradient_checkpointing
+        self.nets, self.modules = trained_networks(foundation, controlnet, config)
         self.texts = _encode_all(foundation, data.bank, size=data.images.shape[-1])
 
     def __len__(self) -> int:
         return len(self.data.bank)
 
     def phases(self) -> Sequence[Phase]:
-        parameters, c = list(self.modules.parameters()), self.config
+        parameters, c = [p for p in self.modules.parameters() if p.requires_grad], self.config
         return [Phase("siamese", parameters, self.loss, lr=c.lr, weight_decay=c.weight_decay)]
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
@@ -85,8 +80,14 @@ class SiameseTask:
         return step_losses(self.nets, x, self.weights(progress))
 
     def to(self, device: Any) -> None:
-        for module in self.foundation.modules:
-            module.to(device)
+        """The U-Net alone: latents and texts are encoded, so that the encoders would only take memory."""
+        self.foundation.unet.to(device)
+        for module in self._encoders:
+            module.to("cpu")
+
+    @property
+    def _encoders(self) -> list[nn.Module]:
+        return [self.foundation.vae, *self.foundation.text_encoders]
 
     def preview(self, step: int, folder: Path) -> None:
         """Masks, samples for them, and the real images, one column each."""
@@ -96,7 +97,10 @@ class SiameseTask:
         shown = slice(0, 8)
         masks, classes = self.data.masks[shown], len(self.data.classes)
         prompts = [captions[0] for captions in self.data.bank.captions[shown]]
+        for module in self._encoders:
+            module.to(self.foundation.device)
         made = sample_images(self.nets, masks, classes, prompts, seeds=list(range(len(masks))), config=self.config)
+        self.to(self.foundation.device)
         rows = [
             mask_hint(masks, classes) * 2 - 1,
             to_signed(made.transpose(0, 3, 1, 2)),
@@ -111,6 +115,7 @@ class SiameseTask:
         """A whole diffusers pipeline folder: the foundation with the trained decoder, and the ControlNet."""
         from morphogen.generators.siamese.artefact import save
 
+        merge_lora(self.modules)
         save(folder, self.nets, self.config, self.data.classes, self.data.bank.captions)
 
 

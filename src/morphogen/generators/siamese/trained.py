@@ -1,0 +1,58 @@
+"""What of the networks trains: everything that the paper trains, the ControlNet alone, or low-rank updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from morphogen.foundation.halves import DecoderHalf
+from morphogen.foundation.model import Foundation
+from morphogen.generators.siamese.config import SiameseConfig
+from morphogen.generators.siamese.control import HintedControlNet
+from morphogen.generators.siamese.step import Networks
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+"""Attention projections and the convolutions of residual blocks, by the ends of their names."""
+
+
+def trained_networks(
+    foundation: Foundation, controlnet: HintedControlNet, config: SiameseConfig
+) -> tuple[Networks, nn.ModuleDict]:
+    """The networks with gradients switched on where training changes them, and the modules that a checkpoint holds.
+
+    `tuning` full: the ControlNet and the U-Net's decoder, as published. locked: the ControlNet alone. lora: low-rank
+    updates (Hu et al. 2022) of the ControlNet's trunk and of the decoder; hint encoder and zero-convolutions whole.
+    """
+    nets = Networks(foundation, controlnet, DecoderHalf(foundation.unet))
+    modules = nn.ModuleDict({"controlnet": controlnet})
+    if config.tuning != "locked":
+        modules["decoder"] = nets.decoder
+    modules.requires_grad_(True)
+    if config.tuning == "lora":
+        for module in modules.values():
+            _add_lora(module, config.lora_rank)
+        for part in ("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block"):
+            getattr(controlnet, part).requires_grad_(True)
+    controlnet.checkpointing = nets.decoder.checkpointing = config.gradient_checkpointing
+    return nets, modules
+
+
+def _add_lora(module: nn.Module, rank: int) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
+    inject_adapter_in_model(config, module)  # B = 0 at the start: nothing changes yet
+
+
+def merge_lora(modules: nn.ModuleDict) -> None:
+    """Add the low-rank updates to the weights that they belong to, in place; plain layers are left."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in list(modules.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoraLayer):
+                layer: Any = child
+                layer.merge()
+                setattr(module, name, layer.get_base_layer())
