@@ -207,16 +207,6 @@ class TestDenoiser:
         drawn = DenoiserTask(made, bank, 1e-3, drop=0.1).batch([Draw(k % 3, k) for k in range(500)])
         assert sum(prompt == "" for prompt in drawn["prompts"]) == pytest.approx(50, abs=25)
 
-    def test_the_bank_can_be_deleted(self, tmp_path: Path) -> None:
-        made = small_tiny()
-        image = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
-        items = [Item(image, None, Grammar.load("generic"))]
-        first = build_bank(made, items, tmp_path / "bank.safetensors")
-        again = build_bank(made, items, tmp_path / "bank.safetensors")
-        assert torch.equal(first.mean, again.mean)
-        (tmp_path / "bank.safetensors").unlink()
-        assert torch.equal(first.mean, build_bank(made, items, tmp_path / "bank.safetensors").mean)
-
 
 class TestItems:
     def test_symmetries_turn_image_and_mask_together(self) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
 from morphogen.data.prompts import Grammar, sample_caption
+from morphogen.foundation.cache import cached
+from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.images import make_phantom, to_signed, turned
 from morphogen.foundation.model import Foundation
 from morphogen.progress import track
@@ -78,24 +80,39 @@ def symmetries(item: Item, which: Sequence[int]) -> list[Item]:
     ]  # fmt: skip
 
 
-@torch.no_grad()
 def build_bank(foundation: Foundation, items: Sequence[Item], cache: Path | None = None) -> LatentBank:
-    """Encode `items`; with `cache`, read that file where it exists, else write it (it can be deleted at any time)."""
+    """Encode `items`, or read their latents from the folder `cache` where they have been encoded before."""
     captions = [item.captions(seed) for seed, item in enumerate(items)]
     foundation.check_prompts([text for texts in captions for text in texts])
-    if cache is not None and cache.exists():
-        stored = load_file(cache)
-        return LatentBank(stored["mean"], stored["std"], captions)
-    means, stds = [], []
+    images = np.stack([item.image for item in items])
     scale, shift = foundation.vae.config.scaling_factor, float(foundation.vae.config.get("shift_factor") or 0.0)
-    for start in track(range(0, len(items), 64), "encoding images"):
-        x = to_signed(np.stack([item.image for item in items[start : start + 64]])).to(foundation.device)
+    content = (f"latents {scale} {shift}", foundation.vae, images)
+    made = cached(cache, content, lambda: _encode(foundation, images, scale, shift))
+    return LatentBank(made["mean"], made["std"], captions)
+
+
+@torch.no_grad()
+def _encode(foundation: Foundation, images: NDArray[np.uint8], scale: float, shift: float) -> dict[str, Tensor]:
+    means, stds = [], []
+    rows = max(1, 64 * 64**2 // images[0, 0].size)  # of 384 px, what fits beside the networks
+    for start in track(range(0, len(images), rows), "encoding images"):
+        x = to_signed(images[start : start + rows]).to(foundation.device)
         posterior = foundation.vae.encode(x).latent_dist
         means.append(((posterior.mean - shift) * scale).cpu())
         stds.append((posterior.std * scale).cpu())
-    bank = LatentBank(torch.cat(means), torch.cat(stds), captions)
-    if cache is not None:
-        beside = cache.with_name(f".{cache.name}.tmp")  # a killed process must not leave half a bank under its name
-        save_file({"mean": bank.mean, "std": bank.std}, beside)
-        beside.replace(cache)
-    return bank
+    return {"mean": torch.cat(means), "std": torch.cat(stds)}
+
+
+def encode_texts(
+    foundation: Foundation, texts: Sequence[str], size: int, cache: Path | None = None
+) -> dict[str, Conditioning]:
+    """Every text's conditioning for images of `size` px, encoded once; on the CPU, one row each."""
+    distinct = sorted(set(texts))
+
+    def make() -> dict[str, Tensor]:
+        parts = [foundation.conditioning(distinct[k : k + 64], size).to("cpu") for k in range(0, len(distinct), 64)]
+        return {name: value for name, value in vars(Conditioning.cat(parts)).items() if value is not None}
+
+    tokens = (ids.cpu().numpy() for ids in foundation.tokens(distinct))
+    made = Conditioning(**cached(cache, ("texts", str(size), *foundation.text_encoders, *tokens), make))
+    return {text: made.rows(slice(k, k + 1)) for k, text in enumerate(distinct)}

@@ -17,6 +17,7 @@ from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
+from morphogen.foundation.cache import cache_of, forget
 from morphogen.foundation.fit_prompt import LOOKED_AT, label_captions, noise_errors
 from morphogen.foundation.images import to_signed
 from morphogen.foundation.pretrain_config import PretrainConfig
@@ -28,8 +29,6 @@ from morphogen.training.task import LoopConfig
 
 if TYPE_CHECKING:
     from morphogen.foundation.model import Foundation
-
-LATENTS = "latents.safetensors"
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
     foundation.card |= card(config, sources)
     items = bank_items(config, sources, train)
-    with processes().main_process_first():  # the others read what it wrote
-        bank = build_bank(foundation, items, config.out / LATENTS)
+    bank = build_bank(foundation, items, cache_of(config.out))
     loop = LoopConfig(
         max_train_steps=config.denoiser_steps, train_batch_size=32, seed=config.seed, ema_decay=0.999,
         mixed_precision=config.mixed_precision, checkpointing_steps=500, validation_steps=1000,
@@ -90,6 +88,7 @@ def pretrain(config: PretrainConfig) -> Path:
     with processes().main_process_first():
         if not final.exists():
             write_folder(final, trained.save)
+    forget(config.out)
     return final
 
 

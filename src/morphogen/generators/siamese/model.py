@@ -15,6 +15,7 @@ from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapt
+from morphogen.foundation.cache import cache_of, forget
 from morphogen.foundation.fit_prompt import is_far, prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
@@ -77,8 +78,10 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
     config = fitted(foundation, config, resolution, out)
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
-    training = _training_set(foundation, Pairs(annotated, resolution), config)
-    fit(SiameseTask(foundation, controlnet, training, config), _loop(config), out, settings, config.method)
+    training = _training_set(foundation, Pairs(annotated, resolution), config, cache_of(out))
+    task = SiameseTask(foundation, controlnet, training, config, cache_of(out))
+    fit(task, _loop(config), out, settings, config.method)
+    forget(out)
     return out
 
 
@@ -142,7 +145,9 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
     return HintedControlNet.for_foundation(foundation, config.hint, config.hint_width)
 
 
-def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -> TrainingSet:
+def _training_set(
+    foundation: Foundation, pairs: Pairs, config: SiameseConfig, cache: Path | None = None
+) -> TrainingSet:
     known = prompts_for(foundation, pairs, config.prompt)
     grammar = Grammar.load("generic")
     turns = range(8) if config.symmetries else (0,)
@@ -156,7 +161,7 @@ def _training_set(foundation: Foundation, pairs: Pairs, config: SiameseConfig) -
         np.stack([item.image for item in items]),
         np.stack([item.mask for item in items if item.mask is not None]),
     )
-    return TrainingSet(images, masks, build_bank(foundation, items), pairs.dataset.classes)
+    return TrainingSet(images, masks, build_bank(foundation, items, cache), pairs.dataset.classes)
 
 
 class SiameseSampler:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from morphogen.foundation.conditioning import Conditioning
-from morphogen.foundation.latents import LatentBank
+from morphogen.foundation.latents import LatentBank, encode_texts
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
@@ -37,11 +37,17 @@ class SiameseTask:
     """Trains the ControlNet with its hint encoder, and the U-Net's decoder unless it is locked (`trained_networks`)."""
 
     def __init__(
-        self, foundation: Foundation, controlnet: HintedControlNet, data: TrainingSet, config: SiameseConfig
+        self,
+        foundation: Foundation,
+        controlnet: HintedControlNet,
+        data: TrainingSet,
+        config: SiameseConfig,
+        cache: Path | None = None,
     ) -> None:
         self.foundation, self.controlnet, self.data, self.config = foundation, controlnet, data, config
         self.nets, self.modules = trained_networks(foundation, controlnet, config)
-        self.texts = _encode_all(foundation, data.bank, size=data.images.shape[-1])
+        texts = ["", *(text for captions in data.bank.captions for text in captions)]
+        self.texts = encode_texts(foundation, texts, data.images.shape[-1], cache)
 
     def __len__(self) -> int:
         return len(self.data.bank)
@@ -117,14 +123,3 @@ class SiameseTask:
 
         merge_lora(self.modules)
         save(folder, self.nets, self.config, self.data.classes, self.data.bank.captions)
-
-
-def _encode_all(foundation: Foundation, bank: LatentBank, size: int) -> dict[str, Conditioning]:
-    """Every prompt's conditioning for images of `size` px, encoded once; on the CPU, one row each."""
-    prompts = sorted({"", *(text for texts in bank.captions for text in texts)})
-    found: dict[str, Conditioning] = {}
-    for start in range(0, len(prompts), 64):
-        part = prompts[start : start + 64]
-        cond = foundation.conditioning(part, size).to("cpu")
-        found |= {prompt: cond.rows(slice(i, i + 1)) for i, prompt in enumerate(part)}
-    return found
