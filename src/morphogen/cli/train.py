@@ -45,9 +45,18 @@ class Train(Verb):
     train_batch_size: int | None = None
     """Rows of one optimiser step."""
     gradient_accumulation_steps: int | None = None
-    """Parts that a batch is worked off in, to save memory."""
+    """Parts that a batch is worked off in, to save memory; generators: 0 for as few as the device allows."""
     mixed_precision: str | None = None
-    """no, bf16 or fp16."""
+    """no, bf16 or fp16 (autocast; the weights stay in fp32)."""
+    gradient_checkpointing: bool | None = None
+    """Generators: compute activations again for the gradient rather than keep them; on in sd15."""
+    tuning: str | None = None
+    """Generators: what trains: full (as published), locked (the ControlNet alone), lora (low-rank updates), or auto
+    (the first that the device's memory allows; so in sd15)."""
+    optimizer: str | None = None
+    """Generators: adamw, adamw8bit (needs bitsandbytes), or auto (so in sd15)."""
+    ema_decay: float | None = None
+    """Moving average of the trained weights; 0 for none."""
     max_train_steps: int | None = None
     """Optimiser steps."""
     lr: float | None = None
@@ -59,8 +68,8 @@ class Train(Verb):
     validation_steps: int | None = None
     """Steps between looks at the validation part."""
     preset: str | None = None
-    """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, or some joined by + (sd15+FOLDER is
-    the paper's recipe on that folder); features: its foundation."""
+    """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
+    (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight); features: its foundation."""
     init: str | None = None
     """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None

@@ -45,7 +45,8 @@ class StudyConfig:
     judges: tuple[str, ...] = ("unet",)
     """Segmenters trained in every arm; the verdict speaks of the first."""
     preset: str = "tiny"
-    """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; `autoencoded` takes it too."""
+    """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; also joined by +, with any option
+    of the generator (sd15+mixed_precision=bf16). `autoencoded` takes its foundation too."""
     adapt_steps: int | None = None
     """Steps of fine-tuning the foundation on the images that the generator trains on, first; what the preset does by
     default, 0 for none."""
