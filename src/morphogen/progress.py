@@ -1,4 +1,7 @@
-"""Progress with time left: a bar on a terminal, plain lines every few seconds elsewhere."""
+"""Progress with time left: a bar on a terminal, plain lines every few seconds elsewhere.
+
+Of several processes that were launched together, the first one speaks.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, TypeVar
+
+from morphogen.launched import place
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -18,6 +23,8 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def say(line: str) -> None:
     """Print one line for the reader, above any bar that is showing."""
+    if place().rank:
+        return
     if _BARS:
         _BARS[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -56,7 +63,8 @@ class Stage:
 
     def __enter__(self) -> Stage:
         self._began = self._said = time.monotonic()
-        if sys.stdout.isatty():
+        self._silent = place().rank > 0
+        if sys.stdout.isatty() and not self._silent:
             bar = _BARS[-1] if _BARS else _new_bar()
             _BARS.append(bar)
             self._task = bar.add_task(self.description, total=self.total, completed=self.done)
@@ -68,7 +76,7 @@ class Stage:
         text = f"{self.description}  {note}" if note else self.description
         if self._task is not None:
             _BARS[-1].update(self._task, completed=self.done, description=text)
-        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+        elif not self._silent and time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             print(plain_line(text, self.done, self.total, self.start, self._said - self._began), flush=True)
 

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from launching import TORCHRUN, end, start
 from morphogen.errors import InputError, WorkError
 from morphogen.training import loop
 from morphogen.training.checkpoint import newest_checkpoint
@@ -33,8 +33,6 @@ CONFIG = LoopConfig(
     max_train_steps=7, train_batch_size=5, ema_decay=0.9, checkpointing_steps=3, validation_steps=2, seed=5
 )
 RANK = int(os.environ.get("RANK", "0"))
-SECONDS = 180
-"""After which a launch has hung."""
 
 
 class Pictures:
@@ -166,21 +164,6 @@ def watch(folder: Path) -> None:
     Path.exists = exists  # type: ignore[assignment, method-assign]
 
 
-def launch(scenario: str, folder: Path) -> tuple[int, str]:
-    """Exit status and stderr of two processes; one that hangs is ended through its launcher."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
-    process = subprocess.Popen(
-        [*torchrun, __file__, scenario, str(folder)], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        errors = process.communicate(timeout=SECONDS)[1]
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        errors = f"hung: {process.communicate()[1]}"
-    return process.returncode, errors
-
-
 def reports(folder: Path, scenario: str) -> list[dict[str, Any]]:
     return [json.loads((folder / f"{scenario}-{rank}.json").read_text()) for rank in range(2)]
 
@@ -204,8 +187,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(task, CONFIG, folder / "one", {})
     (folder / "one.json").write_text(json.dumps(task.draws))
     for scenario, ends in (("first", False), ("second", True)):
-        status, errors = launch(scenario, folder)
-        assert not errors.startswith("hung"), errors
+        status, _, errors = end(start([*TORCHRUN, __file__, scenario, str(folder)]))
         assert (status == 0) == ends, errors
         assert (folder / f"{scenario}-1.json").exists(), errors
     return folder
@@ -222,7 +204,7 @@ def test_two_processes_train_as_one_does(folder: Path) -> None:
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(folder: Path) -> None:
     for found in reports(folder, "first"):
-        assert found["stopped"].startswith("WorkError: stopped by a signal after step 5")
+        assert found["stopped"].startswith("StoppedError: stopped by a signal after step 5")
         assert (found["kept"], found["resumed"]) == ("step-00000005", "")
     assert_same_run(folder / "stopped", folder / "one")
 

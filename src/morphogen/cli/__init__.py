@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from morphogen.cli.verb import Verb
-from morphogen.errors import InputError, MorphogenError
+from morphogen.errors import InputError, MorphogenError, StoppedError
+from morphogen.launched import place, tells_of_failure
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("morphogen.cli.demo:Demo", "the whole job on embedded data, a few minutes on a CPU"),
@@ -35,6 +36,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("morphogen.cli.models:Models", "every method with one line, its kind and its source"),
 }
 """Verb -> (module:Class, one-line summary). One verb a module; the words before the last are a group."""
+SHARED = ("pretrain", "train", "sample")
+"""Verbs that several processes, launched together, do as one; of any other each would do the whole."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,16 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # the option parser's --help (0) and its own errors (2), already printed
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
-        return _fail("stopped; run the same command to continue", 130, debug)
+        return _fail("stopped; run the same command to continue", 130, debug, everywhere=True)
     except MorphogenError as error:
-        return _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code, debug, everywhere=isinstance(error, StoppedError))
     except BrokenPipeError:  # the reader of our output has seen enough (| head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at exit
         return 1
     except OSError as error:
         return _fail(_os_line(error), 1, debug)
     except Exception as error:
-        return _fail(f"{type(error).__name__}: {_one_line(error)}; run again with --debug to see where", 1, debug)
+        line = f"{type(error).__name__}: {_one_line(error)}; run again with --debug to see where"
+        return _fail(line, 1, debug, known=False)
 
 
 def _split_verb(words: list[str]) -> tuple[str, list[str]]:
@@ -89,21 +93,37 @@ def _run(name: str, rest: list[str]) -> int:
         args=rest,
         default=defaults_from(verb_class, rest),
         config=(tyro.conf.PositionalMetavarFromFieldName,),
+        console_outputs=not place().local_rank,
     )
     if verb.json is not None and not verb.json.absolute().parent.is_dir():
         raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
     if verb.json is not None and verb.json.is_dir():
         raise InputError(f"{verb.json}: is a folder; name a file after --json")
+    if place().world > 1:
+        _join(name)
     try:
         result = verb.run()
     except InputError as error:
         raise error if verb.config is None else InputError(f"{error} (options read from {verb.config})") from error
-    if verb.json is not None:
+    if verb.json is not None and not place().rank:
         write_json(verb.json, result)
     failure = verb.failure(result)
     if failure is not None:
         raise failure
     return 0
+
+
+def _join(name: str) -> None:
+    """Meet the other processes and take this one's GPU, before the verb loads anything onto the first of all.
+
+    Raises:
+        InputError: The verb is not for several processes, or there is nothing for them to run on.
+    """
+    if name not in SHARED:
+        raise InputError(f"morphogen {name}: runs as one process; start it without a launcher")
+    from morphogen.training.processes import processes
+
+    processes()
 
 
 def _overview(words: list[str]) -> int:
@@ -137,7 +157,9 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _fail(line: str, code: int, debug: bool) -> int:
+def _fail(line: str, code: int, debug: bool, known: bool = True, everywhere: bool = False) -> int:
+    if not tells_of_failure(known, everywhere):
+        return code
     if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"morphogen: {line}", file=sys.stderr)

@@ -11,6 +11,7 @@ import tyro
 
 from morphogen.cli.verb import Verb
 from morphogen.errors import InputError
+from morphogen.launched import place
 
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset
@@ -43,7 +44,7 @@ class Sample(Verb):
     mask_transform: str = "identity"
     """How masks are varied: identity, flip, shift, rotate, scale, elastic or random."""
     shard: str = "0/1"
-    """I/N: make the share of worker I of N, I from 0 to N-1."""
+    """I/N: make the share of worker I of N, I from 0 to N-1. Processes that torchrun starts divide it among them."""
     seed: int = 0
     """Seed of everything random."""
     batch_size: int = 8
@@ -55,12 +56,13 @@ class Sample(Verb):
         Raises:
             InputError: Something that the generator needs is missing, or an option is out of range.
         """
+        from morphogen.progress import say
         from morphogen.sampling.runner import run_jobs
 
         shard = _shard(self.shard)
         sampler, plan = self._from_foundation() if self._is_foundation() else self._from_generator()
         summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
-        print(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
+        say(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
         return {
             "out": str(self.out),
             "n": len(plan),
@@ -178,4 +180,5 @@ def _shard(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"\d+/\d+", text):
         raise InputError(f"--shard: {text!r} is not of the form I/N; the first of two workers is 0/2")
     worker, workers = map(int, text.split("/"))
-    return worker, workers
+    here = place()
+    return worker * here.world + here.rank, workers * here.world

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from accelerate.utils import parse_flag_from_env, reduce
 from torch import nn
 
 from morphogen.errors import InputError
+from morphogen.launched import place
 
 
 def processes() -> PartialState:
@@ -20,7 +20,7 @@ def processes() -> PartialState:
         InputError: Several were launched, and each would train alone in the same run folder.
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = place().world
     if state.num_processes == 1 < launched:
         raise InputError(f"WORLD_SIZE={launched}: several processes and no GPU; set ACCELERATE_USE_CPU=1 or launch one")
     return state
