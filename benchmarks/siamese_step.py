@@ -4,8 +4,8 @@
 
 Both sides run the shipped `tiny` at its resolution in fp32 on the same batch: one fifth of the rows below t = 200, the
 same posterior sample. The literal side starts from pixels and texts and caches nothing; ours is timed the same way
-(`ratio_from_pixels`), with cached latents and text (`ratio`), and with these and the weights in channels-last layout
-under bf16 autocast (`ratio_bf16`). Losses and gradients are compared first, in bf16 the losses alone. Times are medians
+(`ratio_from_pixels`), with cached latents and text (`ratio`), and with these as `--mixed-precision bf16` trains: bf16
+autocast, weights in fp32 and channels-last layout (`ratio_bf16`). `run` is a whole run: a third of it early. Losses and gradients are compared first, in bf16 the losses alone. Times are medians
 of ratios taken round by round, since absolute times mean little on a shared machine.
 """
 
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from morphogen.foundation.halves import DecoderHalf
 from morphogen.foundation.model import Foundation
+from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Inputs, Networks, Weights, step_losses
+from morphogen.generators.siamese.trained import trained_networks
 
 W_I = 0.6
 """Of the timed step: the share of training that is done."""
@@ -112,12 +114,10 @@ def bf16_difference(nets: Networks, step: Step, late: bool) -> float:
     return max(abs(float(mine[k].detach()) / float(theirs[k].detach()) - 1) for k in theirs)
 
 
-def in_channels_last(nets: Networks) -> Networks:
-    """A copy of the networks in channels-last layout."""
-    made = copy.deepcopy(nets)
-    for module in (made.foundation.unet, made.controlnet):
-        module.to(memory_format=torch.channels_last)
-    return made
+def for_bf16(nets: Networks) -> Networks:
+    """A copy of the networks as training in bf16 lays them out."""
+    foundation, controlnet = copy.deepcopy((nets.foundation, nets.controlnet))
+    return trained_networks(foundation, controlnet, SiameseConfig(mixed_precision="bf16"))[0]
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -128,7 +128,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def ratios(nets: Networks, step: Step, late: bool, rounds: int) -> dict[str, float]:
     """Medians over rounds of literal time over ours: from pixels, with caches, and with caches in bf16."""
-    cached, fast = prepare(nets, step), in_channels_last(nets)
+    cached, fast = prepare(nets, step), for_bf16(nets)
     sides = [
         lambda: literal(nets, step, late),
         lambda: ours(nets, step, late, None),
@@ -144,6 +144,7 @@ def ratios(nets: Networks, step: Step, late: bool, rounds: int) -> dict[str, flo
         "ratio_from_pixels": statistics.median(t[0] / t[1] for t in times),
         "ratio": statistics.median(t[0] / t[2] for t in times),
         "ratio_bf16": statistics.median(t[0] / t[3] for t in times),
+        "bf16_s": statistics.median(t[3] for t in times),
     }
 
 
@@ -163,8 +164,10 @@ def main() -> None:
             f"{name} phase: {found['ratio_from_pixels']:.2f} x from pixels, {found['ratio']:.2f} x with caches, "
             f"{found['ratio_bf16']:.2f} x with caches in bf16"
         )
+    theirs, mine, bf16 = (early[key] / 3 + 2 * late[key] / 3 for key in ("peer_s", "ours_s", "bf16_s"))
     result = {
         "name": "siamese_step", "peer": "published step, literal (diffusers)", **late, "early": early,
+        "run": {"ratio": theirs / mine, "ratio_bf16": theirs / bf16},
         "largest_relative_difference": differences, "equal": max(differences.values()) < 1e-4,
         "largest_loss_difference_bf16": max(bf16_difference(nets, step, phase) for phase in (False, True)),
         "rows": options.rows, "resolution": nets.foundation.resolution,

@@ -157,9 +157,9 @@ def table(out: Path) -> None:
         cells = [json.loads(p.read_text()) for p in sorted((out / folder_of(row) / "cells").glob("*.json"))]
         if not images or not cells:
             continue
-        k, l, a = (mean(x[name] for x in images) for name in ("kid", "lpips_vgg16", "adherence"))
+        kid_, lpips_, adherence = (mean(x[name] for x in images) for name in ("kid", "lpips_vgg16", "adherence"))
         dice = mean(mean(s["dice"] for s in cell["scores"].values()) for cell in cells)
-        print(f"| {row.name} | {len(cells)} | {1000 * k:.1f} | {l:.3f} | {a:.3f} | {dice:.3f} |")
+        print(f"| {row.name} | {len(cells)} | {1000 * kid_:.1f} | {lpips_:.3f} | {adherence:.3f} | {dice:.3f} |")
 
 
 def main() -> None:

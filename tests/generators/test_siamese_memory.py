@@ -349,3 +349,17 @@ class TestRuns:
         assert model.train(data, config, run) == run
         saved = json.loads((run / "final" / "generator.json").read_text())["config"]
         assert (saved["tuning"], saved["optimizer"], saved["gradient_accumulation_steps"]) == ("full", "adamw", 1)
+
+    def test_half_precision_trains_in_channels_last_and_is_saved_plainly(self, small: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        config = SiameseConfig(
+            foundation=str(small), max_train_steps=2, train_batch_size=4, hint_width=4, symmetries=False,
+            mixed_precision="bf16",
+        )  # fmt: skip
+        foundation = Foundation.load(small)
+        controlnet, _ = trained_networks(foundation, model.start(foundation, config), config)
+        for net in (foundation.unet, controlnet.controlnet):
+            assert net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+            assert net.conv_in.weight.dtype == torch.float32
+        run = model.train(data, config, tmp_path / "run")
+        assert model.load(run).nets.controlnet.conv_in.weight.is_contiguous()

@@ -34,6 +34,8 @@ def save(
         classes: Class names by label id.
         captions: Of the training images; the most frequent one becomes the default prompt.
     """
+    for module in (nets.foundation.unet, nets.controlnet):
+        module.to(memory_format=torch.contiguous_format)  # as files want it
     nets.foundation.save(folder)
     nets.controlnet.save_pretrained(folder / "controlnet")
     forget_source(folder / "controlnet")
