@@ -108,6 +108,8 @@ def first(folder: Path) -> dict[str, Any]:
     found["stopped"] = fault(stopped, CONFIG, folder / "stopped")
     newest = newest_checkpoint(folder / "stopped" / "checkpoints")
     found["kept"] = newest.name if newest else None
+    if RANK == 0:
+        shutil.copytree(folder / "stopped", folder / "handed")  # for one process to go on with
     found["resumed"] = fault(Pictures(), CONFIG, folder / "stopped")
     again = Pictures()
     found["again"] = fault(again, CONFIG, folder / "whole") or again.draws
@@ -207,6 +209,13 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(folder: Path) ->
         assert found["stopped"].startswith("StoppedError: stopped by a signal after step 5")
         assert (found["kept"], found["resumed"]) == ("step-00000005", "")
     assert_same_run(folder / "stopped", folder / "one")
+
+
+def test_one_process_goes_on_with_what_two_have_begun(folder: Path) -> None:
+    task = Pictures()
+    fit(task, CONFIG, folder / "handed", {})
+    assert len(task.draws) == 2
+    assert_same_run(folder / "handed", folder / "one")
 
 
 def test_all_processes_refuse_what_one_refuses(folder: Path) -> None:
