@@ -133,9 +133,12 @@ class Sample(Verb):
 
 
 def _device() -> str:
+    """Where this process samples: each of those of one machine has a GPU of its own."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from morphogen.launched import place
+
+    return f"cuda:{place().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
 def _on_the_hub(name: Path, masks: bool) -> bool:
