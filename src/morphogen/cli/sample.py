@@ -136,8 +136,6 @@ def _device() -> str:
     """Where this process samples: each of those of one machine has a GPU of its own."""
     import torch
 
-    from morphogen.launched import place
-
     return f"cuda:{place().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
