@@ -247,6 +247,14 @@ class TestTraining:
         assert rows[0]["L_c"] == 0
         assert rows[0]["L_i"] == rows[0]["L_m"]
 
+    def test_schedule_and_previews_are_at_hand(self, foundation: Path, tmp_path: Path) -> None:
+        data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)
+        config = quick(foundation, lr_scheduler="cosine", lr_warmup_steps=1, validation_steps=2, symmetries=False)
+        (phase,) = task_of(foundation, config, data).phases()
+        assert (phase.schedule, phase.warmup) == ("cosine", 1)
+        run = model.train(data, config, tmp_path / "run")
+        assert [p.name for p in sorted((run / "previews").iterdir())] == ["step-000002.png", "step-000004.png"]
+
     @pytest.mark.parametrize(
         "changes", [{}, {"w_c": 0.5}, {"T_tau": 50}, {"online_augmentation": False}, {"image_branch": False}]
     )

@@ -61,12 +61,16 @@ class Train(Verb):
     """Optimiser steps."""
     lr: float | None = None
     """Peak learning rate."""
+    lr_scheduler: str | None = None
+    """Generators: constant or cosine."""
+    lr_warmup_steps: int | None = None
+    """Generators: steps in which the learning rate grows from 0."""
     seed: int | None = None
     """Seed of everything random."""
     checkpointing_steps: int | None = None
     """Steps between checkpoints."""
     validation_steps: int | None = None
-    """Steps between looks at the validation part."""
+    """Segmenters: steps between looks at the validation part; generators: between previews."""
     preset: str | None = None
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight); features: its foundation."""

@@ -16,11 +16,15 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
 def make_solver(name: str, config: Any) -> Any:
-    """``ddim`` (eta 0, as published) or ``dpm`` (DPM-Solver++ 2M, Lu et al. 2022) on the model's own noise schedule."""
+    """``ddim`` (eta 0, as published) or ``dpm`` (DPM-Solver++ 2M, Lu et al. 2022) on the model's own noise schedule.
+
+    The steps of ``dpm`` end at the last timestep, where there is nothing but noise, as the sample begins (Lin et al.,
+    WACV 2024, section 3.3); those of ``ddim`` lie as published.
+    """
     if name == "ddim":
         return DDIMScheduler.from_config(config)
     return DPMSolverMultistepScheduler.from_config(
-        config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=False
+        config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=False, timestep_spacing="trailing"
     )
 
 

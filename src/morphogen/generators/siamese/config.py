@@ -59,7 +59,11 @@ class SiameseConfig:
     optimizer: str = "adamw"
     """adamw, adamw8bit (a quarter of its memory; needs bitsandbytes), or auto: the first that the memory allows."""
     lr: float = 2e-4
-    """AdamW's constant learning rate (1e-5 in the paper)."""
+    """AdamW's learning rate (1e-5 in the paper)."""
+    lr_scheduler: str = "constant"
+    """constant (as published) or cosine, down to 0 at the last step."""
+    lr_warmup_steps: int = 0
+    """Steps in which the learning rate grows from 0."""
     weight_decay: float = 1e-2
     """AdamW's weight decay."""
     max_grad_norm: float = 1.0
@@ -78,6 +82,8 @@ class SiameseConfig:
     """Classifier-free guidance of the text, the mask given to both; 9 in the paper."""
     checkpointing_steps: int = 200
     """Steps between checkpoints."""
+    validation_steps: int = 0
+    """Steps between previews of eight training masks; 0 for one at the end."""
     seed: int = 0
     """Of everything random."""
 
@@ -89,15 +95,20 @@ class SiameseConfig:
         """
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise InputError(f"--{name} {getattr(self, name)}: choose {' or '.join(choices)}")
-        if self.adapt_steps is not None and self.adapt_steps < 0:
-            raise InputError(f"--adapt-steps {self.adapt_steps}: is negative; give 0 for none")
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} {getattr(self, name)}: choose {' or '.join(choices)}")
+        for name in ("adapt_steps", "lr_warmup_steps", "validation_steps", "gradient_accumulation_steps"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: is negative; give 0 for none")
+        if self.lora_rank < 1:
+            raise InputError(f"--preset lora_rank={self.lora_rank}: must be positive")
 
 
 _CHOICES = {
     "init": ("zero", "pretrained", "auto"),
     "hint": ("dense", "plain"),
     "solver": ("dpm", "ddim"),
+    "lr_scheduler": ("constant", "cosine"),
     "tuning": ("full", "locked", "lora", "auto"),
     "optimizer": ("adamw", "adamw8bit", "auto"),
 }

@@ -91,7 +91,8 @@ def _loop(config: SiameseConfig) -> LoopConfig:
         max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps or 1, mixed_precision=config.mixed_precision,
         ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
-        max_grad_norm=config.max_grad_norm, optimizer="adamw" if config.optimizer == "auto" else config.optimizer,
+        validation_steps=config.validation_steps, max_grad_norm=config.max_grad_norm,
+        optimizer="adamw" if config.optimizer == "auto" else config.optimizer,
     )  # fmt: skip
 
 

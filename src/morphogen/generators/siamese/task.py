@@ -54,7 +54,12 @@ class SiameseTask:
 
     def phases(self) -> Sequence[Phase]:
         parameters, c = [p for p in self.modules.parameters() if p.requires_grad], self.config
-        return [Phase("siamese", parameters, self.loss, lr=c.lr, weight_decay=c.weight_decay)]
+        return [
+            Phase(
+                "siamese", parameters, self.loss, lr=c.lr, weight_decay=c.weight_decay, schedule=c.lr_scheduler,
+                warmup=c.lr_warmup_steps,
+            )
+        ]  # fmt: skip
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         seeds, index = torch.tensor([draw.seed for draw in draws]), [draw.index for draw in draws]
