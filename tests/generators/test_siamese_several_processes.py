@@ -27,7 +27,11 @@ from morphogen.data.phantoms import phantom_dataset
 from small_foundations import small_tiny
 
 STEPS = 8
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="compares with one process on the CPU; hide the GPU")
+pytestmark = [
+    pytest.mark.skipif(torch.cuda.is_available(), reason="compares with one process on the CPU; hide the GPU"),
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # seven processes are started: a minute on an idle core, many on a busy one
+]
 
 
 def train(run: Path, accumulation: int = 1, seed: int = 0) -> list[str]:
