@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -85,6 +86,8 @@ def _run(name: str, rest: list[str]) -> int:
     from morphogen.cli.options import defaults_from
     from morphogen.files import write_json
 
+    # diffusers imports bitsandbytes wherever it is installed, and that remarks on what it lacks on a CPU
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     module, _, cls = VERBS[name][0].partition(":")
     verb_class: type[Verb] = getattr(importlib.import_module(module), cls)
     verb = tyro.cli(
