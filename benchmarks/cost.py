@@ -2,10 +2,10 @@
 
     python benchmarks/cost.py [--threads 2] [--limit 60] [--plot docs/cost.svg]
 
-The shipped `tiny` as `morphogen sample` runs it: DPM-Solver++ with 20 steps, guidance, a hint. It was made for 64 px;
+The shipped `tiny` as `morphogen sample` runs it: DPM-Solver++ with 15 steps, guidance, a hint. It was made for 64 px;
 at other sides it costs what a model of its size costs, and its images mean nothing. A batch that would take more than
-`--limit` seconds is painted with 1 and with 3 steps, and 20 steps are reckoned from these (`reckoned`): the time with 1
-step and 19 times half the difference, since steps cost alike, and hint, text and decoding are outside of them. Others
+`--limit` seconds is painted with 1 and with 3 steps, and 15 steps are reckoned from these (`reckoned`): the time with 1
+step and 14 times half the difference, since steps cost alike, and hint, text and decoding are outside of them. Others
 are painted whole, three times at most, and the median is taken. Memory is the peak of what the process holds in memory
 while it paints (Linux).
 

@@ -5,7 +5,7 @@
 Both sides hold the same networks, the shipped `tiny` with its hint path, and get the same masks, prompt, guidance and
 starting noise; with the same solver they paint the same images (`same_settings_difference`, in grey levels). The peer
 is `StableDiffusionControlNetPipeline` as it is: DDIM with 50 steps, its own batched guidance, one image a call. Ours is
-what `morphogen sample` does by default: DPM-Solver++ with 20 steps, batches of 8. Ratios are medians of ratios taken
+what `morphogen sample` does by default: DPM-Solver++ with 15 steps, batches of 8. Ratios are medians of ratios taken
 round by round.
 
 KID is of `--images` samples a side against as many phantoms, from whose masks they are painted (`--data`: against

@@ -76,7 +76,7 @@ class SiameseConfig:
     """Moving average of the trained weights; 0 is off, as published."""
     solver: str = "dpm"
     """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0, as published)."""
-    sampling_steps: int = 20
+    sampling_steps: int = 15
     """Steps of the sampler; 50 in the paper."""
     guidance: float = 2.5
     """Classifier-free guidance of the text, the mask given to both; 9 in the paper."""
