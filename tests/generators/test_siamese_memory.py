@@ -195,7 +195,10 @@ class TestDepartures:
         self, gb: float, named: str, parts: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         self.gb = gb
-        found = fitted(small_tiny(), self.config(), 384, tmp_path)
+        fit = fitted(small_tiny(), self.config(), 384, tmp_path)
+        found = fit.config
+        assert list(tmp_path.iterdir()) == []
+        fit.announce(tmp_path)
         (rung,) = (rung for rung in LADDER if rung.name == named)
         assert (found.tuning, found.optimizer) == (rung.changes["tuning"], rung.changes["optimizer"])
         assert found.gradient_accumulation_steps == parts
@@ -206,35 +209,42 @@ class TestDepartures:
 
     def test_a_run_that_goes_on_elsewhere_stays_what_it_was(self, tmp_path: Path) -> None:
         self.gb = 16
-        first = fitted(small_tiny(), self.config(), 384, tmp_path)
+        begun = fitted(small_tiny(), self.config(), 384, tmp_path)
+        begun.announce(tmp_path)
         self.gb = 80
-        again = fitted(small_tiny(), self.config(), 384, tmp_path)
+        first, again = begun.config, fitted(small_tiny(), self.config(), 384, tmp_path).config
         assert (again.optimizer, again.tuning) == (first.optimizer, first.tuning) == ("adamw8bit", "full")
         assert again.gradient_accumulation_steps < first.gradient_accumulation_steps
 
     def test_what_is_chosen_stays(self, tmp_path: Path) -> None:
         self.gb = 80
-        found = fitted(small_tiny(), self.config(tuning="lora", optimizer="adamw"), 384, tmp_path)
+        found = fitted(small_tiny(), self.config(tuning="lora", optimizer="adamw"), 384, tmp_path).config
         assert (found.tuning, found.optimizer, found.gradient_accumulation_steps) == ("lora", "adamw", 1)
 
     def test_without_bitsandbytes_its_rungs_are_passed_over(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(memory, "find_spec", lambda _: None)
         self.gb = 16
-        found = fitted(small_tiny(), self.config(), 384, tmp_path)
-        assert (found.tuning, found.optimizer) == ("locked", "adamw")
-        said = capsys.readouterr()
-        assert "8-bit AdamW: passed over, since bitsandbytes is not installed" in said.out + said.err
+        fit = fitted(small_tiny(), self.config(), 384, tmp_path)
+        assert (fit.config.tuning, fit.config.optimizer) == ("locked", "adamw")
+        assert fit.lines[0].startswith("8-bit AdamW: passed over, since bitsandbytes is not installed")
 
     def test_what_fits_nowhere_is_refused(self, tmp_path: Path) -> None:
         self.gb = 5
         with pytest.raises(InputError, match=r"at 384 px takes about 6\.0 GB, and this device has 5\.0; lower"):
             fitted(small_tiny(), self.config(), 384, tmp_path)
 
+    def test_a_run_that_does_not_fit_leaves_no_folder(self, small: Path, tmp_path: Path) -> None:
+        self.gb = 5
+        data = phantom_dataset(tmp_path / "d", "mucosa", 2, 32)
+        with pytest.raises(InputError, match="this device has 5"):
+            model.train(data, self.config(foundation=str(small), resolution=32), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_settings_that_leave_nothing_open_are_not_touched(self, tmp_path: Path) -> None:
         config = SiameseConfig()
-        assert fitted(small_tiny(), config, 64, tmp_path) is config
+        assert fitted(small_tiny(), config, 64, tmp_path).config is config
         assert list(tmp_path.iterdir()) == []
 
 

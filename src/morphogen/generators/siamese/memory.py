@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ from morphogen.training.processes import processes
 
 BYTES_A_MOMENT = {"adamw": 8.0, "adamw8bit": 2.03}
 """Of AdamW's two moments, per trained parameter; in 8 bits with a scale for each block of 256."""
+
+
+RECORD = "memory.json"
+"""In the run's folder: the departure that it was begun with."""
 
 
 @dataclass(frozen=True)
@@ -107,58 +111,76 @@ def is_open(config: SiameseConfig) -> bool:
     return "auto" in (config.tuning, config.optimizer) or config.gradient_accumulation_steps == 0
 
 
-def fitted(foundation: Foundation, config: SiameseConfig, side: int, out: Path) -> SiameseConfig:
-    """The settings with all that is open resolved for this device, and said in one line each.
+@dataclass(frozen=True)
+class Fit:
+    """Settings with all that is open resolved for a device, what to say of it, and what the run keeps of it."""
 
-    ``out/memory.json`` keeps the departure, so that a run which goes on elsewhere stays what it was; how many rows are
-    computed at a time follows the device each time, and changes the result by rounding alone.
+    config: SiameseConfig
+    lines: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def announce(self, out: Path) -> None:
+        """Say it, and keep it in ``out/memory.json``."""
+        for line in self.lines:
+            say(line)
+        if self.record and processes().is_main_process:
+            write_json(out / RECORD, self.record)
+
+
+def fitted(foundation: Foundation, config: SiameseConfig, side: int, out: Path | None = None) -> Fit:
+    """What the device's memory makes of these settings; writes nothing.
+
+    A run that has begun in `out` stays what it was, wherever it goes on; how many rows are computed at a time follows
+    the device each time, and changes the result by rounding alone. Of several processes the first one decides.
 
     Raises:
         InputError: Not even the last departure fits.
     """
     if not is_open(config):
-        return config
-    state, path = processes(), out / "memory.json"
+        return Fit(config)
+    state, kept = processes(), None
+    if out is not None and (out / RECORD).exists():
+        kept = json.loads((out / RECORD).read_text())["departure"]
     found: list[Any] = [None]
     if state.is_main_process:
         try:
-            found = [_choose(foundation, config, side, usable_memory(state.device), state.num_processes, path)]
+            found = [_choose(foundation, config, side, usable_memory(state.device), state.num_processes, kept)]
         except InputError as error:  # the others must hear of it
             found = [error]
     (chosen,) = broadcast_object_list(found) if state.num_processes > 1 else found
     if isinstance(chosen, InputError):
         raise chosen
-    return replace(config, **chosen)
+    fit: Fit = chosen
+    return fit
 
 
 def _choose(
-    foundation: Foundation, config: SiameseConfig, side: int, memory: float, world: int, path: Path
-) -> dict[str, Any]:
-    kept = json.loads(path.read_text())["departure"] if path.exists() else None
+    foundation: Foundation, config: SiameseConfig, side: int, memory: float, world: int, kept: str | None
+) -> Fit:
     rows, least = config.train_batch_size / world, math.inf
+    lines: list[str] = []
     for rung in LADDER:
-        changes = {name: value for name, value in rung.changes.items() if getattr(config, name) in ("auto", value)}
-        if len(changes) < len(rung.changes) or kept not in (None, rung.name):
+        if not all(getattr(config, name) in ("auto", value) for name, value in rung.changes.items()):
             continue
-        if changes["optimizer"] == "adamw8bit" and find_spec("bitsandbytes") is None:
-            say(f"{rung.name}: passed over, since bitsandbytes is not installed (pip install bitsandbytes)")
+        if kept not in (None, rung.name):
             continue
-        needed = need(foundation, replace(config, **changes), side)
-        least = min(least, needed.first)
-        parts = config.gradient_accumulation_steps
-        at_once = math.ceil(rows / parts) if parts else 1
+        if rung.changes["optimizer"] == "adamw8bit" and find_spec("bitsandbytes") is None:
+            lines.append(f"{rung.name}: passed over, since bitsandbytes is not installed (pip install bitsandbytes)")
+            continue
+        needed = need(foundation, replace(config, **rung.changes), side)
+        least, parts = min(least, needed.first), config.gradient_accumulation_steps
+        at_once = math.ceil(rows / parts) if parts else max(1, min(needed.rows(memory), math.ceil(rows)))
         if needed.rows(memory) < at_once:
             continue
-        at_once = at_once if parts else min(needed.rows(memory), math.ceil(rows))
         parts = parts or math.ceil(rows / at_once)
-        say(
+        lines.append(
             f"memory: about {needed.first / GB:.1f} GB for one row and {needed.further / GB:.2f} GB for each further "
             f"one, {memory / GB:.1f} GB to be had: {at_once} rows at a time, {parts} times a step"
         )
         if rung.name != "none":
-            say(f"departure from the recipe, to save memory: {rung.name}")
-        write_json(path, {"departure": rung.name, "first_gb": needed.first / GB, "further_gb": needed.further / GB})
-        return {**changes, "gradient_accumulation_steps": parts}
+            lines.append(f"departure from the recipe, to save memory: {rung.name}")
+        record = {"departure": rung.name, "first_gb": needed.first / GB, "further_gb": needed.further / GB}
+        return Fit(replace(config, **rung.changes, gradient_accumulation_steps=parts), tuple(lines), record)
     raise InputError(
         f"{foundation.source}: training at {side} px takes about {least / GB:.1f} GB, and this device has "
         f"{memory / GB:.1f}; lower --resolution, or take a larger device"

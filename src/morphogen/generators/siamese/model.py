@@ -40,14 +40,14 @@ def check(data: Dataset, config: SiameseConfig) -> Foundation:
 
     Raises:
         InputError: There are no masks, there is no such foundation or hint path, it does not make images from text
-            alone, the resolution does not fit, or a prompt holds an unknown word.
+            alone, the resolution does not fit, the device has too little memory, or a prompt holds an unknown word.
     """
     annotated = data.annotated
     if not len(annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
     foundation = Foundation.load(config.foundation, _device())
     foundation.refuse_other_inputs()
-    _resolution(foundation, config)
+    fitted(foundation, config, _resolution(foundation, config))
     start(foundation, config)
     if config.prompt is not None:
         foundation.check_prompts([config.prompt])
@@ -73,9 +73,11 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         claim(out, claimed)  # refuses another run's folder
         return out
     foundation = check(data, config)
+    resolution = _resolution(foundation, config)
+    fit_here = fitted(foundation, config, resolution, out)
     claim(out, claimed)
-    foundation, resolution = _adapted(foundation, data, config, out), _resolution(foundation, config)
-    config = fitted(foundation, config, resolution, out)
+    fit_here.announce(out)
+    foundation, config = _adapted(foundation, data, config, out), fit_here.config
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
     training = _training_set(foundation, Pairs(annotated, resolution), config, cache_of(out))
