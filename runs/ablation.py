@@ -46,6 +46,9 @@ from morphogen.study.synthesis import as_pictures, read_synthetic
 
 SIDE, PER_MASK, HINT_STEPS, MOST_REFERENCES = 64, 3, 1200, 250
 
+REAL = Path(__file__).parents[1] / "results" / "cvc_clinicdb-60" / "cells"
+"""Cells of the same folds and frames without synthetic pairs (docs/results.md)."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -152,46 +155,47 @@ def measure(bench: Bench, fold: Repetition, out: Path) -> None:
         write_json(path, found)
 
 
-def found_in(out: Path, row: Row, part: str) -> dict[str, dict[str, Any]]:
-    """The JSON files of a row, by repetition."""
-    paths = sorted((out / folder_of(row) / part).glob("*.json"))
+def found_in(folder: Path, pattern: str = "*.json") -> dict[str, dict[str, Any]]:
+    """The JSON files of a folder, by repetition."""
     return {
         next(word for word in path.name.split(".") if word.startswith("fold")): json.loads(path.read_text())
-        for path in paths
+        for path in sorted(folder.glob(pattern))
     }
 
 
-def line(row: Row, folds: Sequence[str], images: dict[str, Any], cells: dict[str, Any], control: dict[str, Any]) -> str:
+def line(
+    name: str, folds: Sequence[str], cells: dict[str, Any], control: dict[str, Any], images: dict[str, Any]
+) -> str:
     """A row of a table over some folds; Dice beside that of ControlNet, paired by image."""
-    measures = ["| | | |"]
+    measures = "| | |"
     if all(fold in images for fold in folds):
-        kid_, lpips_, follows = (mean(images[f][name] for f in folds) for name in ("kid", "lpips_vgg16", "adherence"))
-        measures = [f"| {1000 * kid_:.1f} | {lpips_:.3f} | {follows:.3f} |"]
+        kid_, lpips_, follows = (mean(images[f][of] for f in folds) for of in ("kid", "lpips_vgg16", "adherence"))
+        measures = f"{1000 * kid_:.1f} | {lpips_:.3f} | {follows:.3f} |"
     mine, theirs = (
         [{i: (s["subject"], s["dice"]) for i, s in some[fold]["scores"].items()} for fold in folds]
         for some in (cells, control)
     )
-    found = estimate(difference(mine, theirs))
-    low, high = found.ci95 or (float("nan"), float("nan"))
-    against = "" if cells is control else f"{found.mean:+.3f} ({low:+.3f} to {high:+.3f})"
-    return f"| {row.name} {measures[0]} {mean_over_images(mine):.3f} | {against} |"
+    against = ""
+    if cells is not control:
+        found = estimate(difference(mine, theirs))
+        low, high = found.ci95 or (float("nan"), float("nan"))
+        against = f"{found.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"| {name} | {measures} {mean_over_images(mine):.3f} | {against} |"
 
 
 def table(out: Path) -> None:
     """Markdown of what there is: the rows of all folds, then those of fold 0."""
-    names = ("row", "KID x 1000", "LPIPS", "adherence", "Dice, real + synthetic", "minus ControlNet")
+    names = ("row", "KID x 1000", "LPIPS", "adherence", "Dice", "Dice minus ControlNet's")
     head = f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
-    control = found_in(out, ROWS[0], "cells")
+    control = found_in(out / folder_of(ROWS[0]) / "cells")
+    real = found_in(REAL, "real-geo.*.json")
     for folds in ([f"fold{k}" for k in range(5)], ["fold0"]):
         print(f"\n{', '.join(folds)}\n\n{head}")
+        print(line("no synthetic pairs", folds, real, control, {}))
         for row in ROWS:
-            cells, images = (found_in(out, row, part) for part in ("cells", "images"))
+            cells, images = (found_in(out / folder_of(row) / part) for part in ("cells", "images"))
             if all(fold in cells and fold in control for fold in folds):
-                print(line(row, folds, images, control if row is ROWS[0] else cells, control))
-    judged = found_in(out, ROWS[0], "images")
-    print(
-        "\nThe judge of adherence on real pairs:", ", ".join(f"{v['adherence_on_real']:.3f}" for v in judged.values())
-    )
+                print(line(row.name, folds, control if row is ROWS[0] else cells, control, images))
 
 
 def main() -> None:
