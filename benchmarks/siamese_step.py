@@ -5,8 +5,9 @@
 Both sides run the shipped `tiny` at its resolution in fp32 on the same batch: one fifth of the rows below t = 200, the
 same posterior sample. The literal side starts from pixels and texts and caches nothing; ours is timed the same way
 (`ratio_from_pixels`), with cached latents and text (`ratio`), and with these as `--mixed-precision bf16` trains: bf16
-autocast, weights in fp32 and channels-last layout (`ratio_bf16`). `run` is a whole run: a third of it early. Losses and gradients are compared first, in bf16 the losses alone. Times are medians
-of ratios taken round by round, since absolute times mean little on a shared machine.
+autocast, weights in fp32 and channels-last layout (`ratio_bf16`). `run` is a whole run, a third of it early. Losses and
+gradients are compared first, in bf16 the losses alone. Times are medians of ratios taken round by round, since absolute
+times mean little on a shared machine.
 """
 
 from __future__ import annotations
