@@ -23,7 +23,13 @@ from morphogen.errors import InputError
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.tiny_model import build_tiny
 from morphogen.generators.siamese import model, sampling
-from morphogen.generators.siamese.config import PRESETS, ControlNetConfig, SiameseConfig, siamese_config
+from morphogen.generators.siamese.config import (
+    PRESETS,
+    ControlNetConfig,
+    SiameseConfig,
+    controlnet_config,
+    siamese_config,
+)
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.hint_images import mask_hint, palette
 from morphogen.generators.siamese.hints import DenseHint, PatchMerging, Residual
@@ -246,6 +252,20 @@ class TestTraining:
         assert [row["step"] for row in rows if "L_m'" in row] == [4, 5, 6, 7, 8]  # k > N / 3
         assert rows[0]["L_c"] == 0
         assert rows[0]["L_i"] == rows[0]["L_m"]
+
+    def test_a_controlnet_keeps_the_options_that_it_is_given(self) -> None:
+        plain = controlnet_config("sd15")
+        assert (plain.hint, plain.init, plain.image_branch, plain.resolution) == ("plain", "zero", False, 384)
+        chosen = controlnet_config("tiny+init=pretrained+hint=dense+lr=1e-4")
+        assert (chosen.hint, chosen.init, chosen.lr, chosen.w_c) == ("dense", "pretrained", 1e-4, 0.0)
+
+    @pytest.mark.parametrize(
+        ("word", "says"), [("w_c=x", "w_c takes a number"), ("symmetries=1", "symmetries takes true or false"),
+                           ("lora_rank=2.5", "lora_rank takes a whole number")]
+    )  # fmt: skip
+    def test_a_value_that_an_option_cannot_take_is_refused(self, word: str, says: str) -> None:
+        with pytest.raises(InputError, match=says):
+            siamese_config(f"tiny+{word}")
 
     def test_schedule_and_previews_are_at_hand(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32)

@@ -172,7 +172,7 @@ def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
 
 def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig:
     """As `siamese_config`, for the mask branch alone."""
-    return ControlNetConfig(**{**_preset_values(presets), **PRESETS["controlnet"], **changes})
+    return ControlNetConfig(**{**_PLAIN, **_preset_values(presets), **_NO_IMAGE, **changes})
 
 
 def _preset_values(presets: str) -> dict[str, Any]:
