@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from morphogen.cli import main
-from morphogen.cli.eval import Images, Masks
+from morphogen.cli.eval import Masks
+from morphogen.cli.eval_images import Images
 from morphogen.data.phantoms import phantom
 from morphogen.errors import InputError
 from morphogen.metrics import weights

@@ -30,7 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sample": ("morphogen.cli.sample:Sample", "draw synthetic pairs from a trained generator"),
     "predict": ("morphogen.cli.predict:Predict", "segment images with a trained segmenter"),
     "eval masks": ("morphogen.cli.eval:Masks", "compare predicted masks with reference masks"),
-    "eval images": ("morphogen.cli.eval:Images", "compare synthetic images with real ones"),
+    "eval images": ("morphogen.cli.eval_images:Images", "compare synthetic images with real ones"),
     "audit": ("morphogen.cli.audit:Audit", "look for copies of real images among synthetic ones"),
     "report": ("morphogen.cli.report:Report", "join the finished cells of a study into its report"),
     "import-weights": ("morphogen.cli.import_weights:ImportWeights", "foreign checkpoints to ours"),
