@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from morphogen.data.prompts import check_length, check_words
 from morphogen.errors import InputError
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.quiet import quiet
+from morphogen.hub import hub_folder, is_hub_id
 from morphogen.training.rng import normal
 
 TINY = Path(__file__).parent / "tiny"
@@ -295,7 +294,6 @@ PARTS = ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenize
 KINDS = (".safetensors", ".json", ".txt")
 """Files that are read there."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w.-]+")
 _FILES = ["model_index.json", CARD, *(f"{part}/*{kind}" for part in (*PARTS, HINT) for kind in KINDS)]
 _NOT_FILES = ["*.fp16*", "*non_ema*"]
 
@@ -312,26 +310,13 @@ def find_folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         _index(Path(name))
         return Path(name)
-    if str(name) not in HUB and not _HUB_ID.fullmatch(str(name)):
+    if str(name) not in HUB and not is_hub_id(str(name)):
         short = ", ".join(map(repr, ["tiny", *HUB]))
         raise InputError(
             f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision"
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    repository, _, revision = HUB.get(str(name), str(name)).partition("@")
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=_FILES, ignore_patterns=_NOT_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise InputError(f"{name}: the hub has no such model, or no such revision of it; correct the id") from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(
-            f"{name}: no such folder here, and the hub cannot be reached ({type(error).__name__}); "
-            "download the model where there is a network and give its folder"
-        ) from error
+    remedy = "download the model where there is a network and give its folder"
+    return hub_folder(HUB.get(str(name), str(name)), _FILES, remedy, leave=_NOT_FILES, called=str(name))
 
 
 def forget_source(folder: Path) -> None:

@@ -28,6 +28,8 @@ class SegmenterEntry:
         source: Where the architecture was published.
         config: Import path ``module:Class`` of its frozen config, which has ``resolved() -> config``.
         build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
+        recipe: Import path ``module:function`` of ``(n_train) -> options`` with which its authors trained it: fields of
+            `SegmenterConfig`, and ``resolution``. Empty where none was published.
     """
 
     name: str
@@ -35,6 +37,7 @@ class SegmenterEntry:
     source: str
     config: str
     build: str
+    recipe: str = ""
 
 
 SEGMENTERS: dict[str, SegmenterEntry] = {

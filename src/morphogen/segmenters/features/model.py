@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morphogen.errors import InputError
-from morphogen.segmenters.unet.model import AnySize
+from morphogen.segmenters.any_size import AnySize
 from morphogen.training.checkpoint import sha256
 
 if TYPE_CHECKING:

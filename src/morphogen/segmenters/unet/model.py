@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morphogen.errors import InputError
+from morphogen.segmenters.any_size import AnySize
 
 Encoder = Literal["auto", "scratch", "lite0", "vgg16"]
 _ENCODERS = {"lite0": "morphogen.segmenters.unet.lite0", "vgg16": "morphogen.metrics.vgg16"}
@@ -94,23 +95,6 @@ class EncoderUNet(nn.Module):
         for i, up in enumerate(self.ups):
             x = up(x, skips[i] if i < len(skips) else None)
         return self.head(x)
-
-
-class AnySize(nn.Module):
-    """Pads height and width to the multiple that `net` needs by repeating the border, and crops its output."""
-
-    def __init__(self, net: nn.Module, multiple: int) -> None:
-        super().__init__()
-        self.net = net
-        self.multiple = multiple
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, K, H, W) logits, for any H and W."""
-        height, width = image.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
-            image = F.pad(image, (0, right, 0, below), mode="replicate")
-        return self.net(image)[..., :height, :width]
 
 
 def build(n_classes: int, config: UNetConfig, pretrained: bool = True) -> nn.Module:
