@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from morphogen.data.phantoms import phantom
 from morphogen.data.records import Dataset
 from morphogen.segmenters import build, resolve
-from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
+from morphogen.segmenters.losses import losses_of
 from morphogen.segmenters.predictor import load_segmenter, save_segmenter, to_input
 
 
@@ -54,6 +54,8 @@ class SegmenterTester:
     options: ClassVar[Mapping[str, Any]] = {}
     steps: ClassVar[int] = 35
     lr: ClassVar[float] = 3e-3
+    resolution: ClassVar[int] = 32
+    """Of the phantoms that are overfitted."""
 
     def net(self, n_classes: int = 2) -> nn.Module:
         """The segmenter, from a fixed seed."""
@@ -61,13 +63,34 @@ class SegmenterTester:
         return build(self.name, n_classes, self.options, pretrained=False)
 
     @pytest.mark.parametrize("n_classes", [2, 5])
-    def test_forward_shape_and_every_parameter_gets_a_gradient(self, n_classes: int) -> None:
-        net = self.net(n_classes).train()
-        logits = net(torch.rand(2, 3, 64, 64) * 2 - 1)
-        assert logits.shape == (2, n_classes, 64, 64)
-        logits.square().mean().backward()
+    def test_logits_of_every_class_and_a_gradient_for_every_parameter(self, n_classes: int) -> None:
+        net, image = self.net(n_classes).train(), torch.rand(2, 3, 64, 64) * 2 - 1
+        assert net(image).shape == (2, n_classes, 64, 64)
+        losses = losses_of(net, image, torch.randint(0, n_classes, (2, 64, 64)))
+        assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+        sum(losses.values()).backward()
         silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
         assert not silent
+
+    def test_losses_are_means_over_rows(self) -> None:
+        """So that the parts of an accumulated batch, and of several processes, add up."""
+        net, image, mask = self.net(3).eval(), torch.rand(3, 3, 64, 64) * 2 - 1, torch.randint(0, 3, (3, 64, 64))
+        whole = losses_of(net, image, mask)
+        rows = [losses_of(net, image[i : i + 1], mask[i : i + 1]) for i in range(3)]
+        for name, loss in whole.items():
+            torch.testing.assert_close(loss, torch.stack([row[name] for row in rows]).mean(), rtol=1e-4, atol=1e-5)
+
+    def test_losses_at_a_size_that_does_not_divide(self) -> None:
+        net = self.net().train()
+        losses = losses_of(net, torch.rand(2, 3, 50, 70) * 2 - 1, torch.randint(0, 2, (2, 50, 70)))
+        assert all(loss.isfinite() for loss in losses.values())
+
+    def test_half_precision_gives_nearly_the_same(self) -> None:
+        net, image, mask = self.net().eval(), torch.rand(2, 3, 64, 64) * 2 - 1, torch.randint(0, 2, (2, 64, 64))
+        with torch.autocast("cpu", torch.bfloat16):
+            half = losses_of(net, image, mask)
+        for name, loss in losses_of(net, image, mask).items():
+            torch.testing.assert_close(half[name].float(), loss, rtol=0.1, atol=0.05)
 
     @pytest.mark.parametrize("size", [(1, 1), (33, 65), (50, 20), (96, 64)])
     @torch.no_grad()
@@ -82,13 +105,12 @@ class SegmenterTester:
         torch.testing.assert_close(net(x)[1:2], net(x[1:2]), rtol=1e-4, atol=1e-5)
 
     def test_overfits_four_phantoms(self) -> None:
-        images, masks = PhantomPairs(4, 32).stacked()
+        images, masks = PhantomPairs(4, self.resolution).stacked()
         net = self.net().train()
         optimizer = torch.optim.AdamW(net.parameters(), lr=self.lr)
         for _ in range(self.steps):
-            logits = net(images)
             optimizer.zero_grad()
-            (cross_entropy(logits, masks) + soft_dice_loss(logits, masks)).backward()
+            sum(losses_of(net, images, masks).values()).backward()
             optimizer.step()
         labels = net(images).argmax(dim=1)
         both = (labels * masks).sum()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from morphogen.errors import InputError
+from morphogen.words import kinds_of, read_value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,7 @@ class SegmenterEntry:
         build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
         recipe: Import path ``module:function`` of ``(n_train) -> options`` with which its authors trained it: fields of
             `SegmenterConfig`, and ``resolution``. Empty where none was published.
+        lr: Peak learning rate of AdamW in short trainings, where none is stated.
     """
 
     name: str
@@ -38,6 +40,7 @@ class SegmenterEntry:
     config: str
     build: str
     recipe: str = ""
+    lr: float = 1e-3
 
 
 SEGMENTERS: dict[str, SegmenterEntry] = {
@@ -67,6 +70,49 @@ def entry(name: str) -> SegmenterEntry:
     if name not in SEGMENTERS:
         raise InputError(f"{name}: no such segmenter; known are {', '.join(SEGMENTERS)}")
     return SEGMENTERS[name]
+
+
+def named(words: str) -> tuple[str, dict[str, Any]]:
+    """A segmenter and its options, as ``segmenter+option=value+...`` names them.
+
+    Raises:
+        InputError: Unknown segmenter or option, or a value that its option cannot take.
+    """
+    name, *options = words.split("+")
+    return name, read_options(name, options)
+
+
+def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
+    """Options of a segmenter's architecture from words ``option=value``.
+
+    Raises:
+        InputError: Unknown segmenter or option, or a value that its option cannot take.
+    """
+    kinds = kinds_of(_load(entry(name).config))
+    values: dict[str, Any] = {}
+    for word in words:
+        option, sign, value = word.partition("=")
+        if not sign:
+            raise InputError(f"{name}+{word}: is not option=value; {name} has {', '.join(kinds) or 'no options'}")
+        values[option.replace("-", "_")] = read_value(kinds, option, value, name)
+    return values
+
+
+def published(name: str, n_train: int) -> dict[str, Any]:
+    """How the authors of a segmenter trained it: fields of `SegmenterConfig`, and ``resolution``.
+
+    Args:
+        name: Segmenter.
+        n_train: Training pairs, which turn epochs into steps.
+
+    Raises:
+        InputError: Unknown segmenter, or none was published.
+    """
+    path = entry(name).recipe
+    if not path:
+        having = ", ".join(other for other, line in SEGMENTERS.items() if line.recipe)
+        raise InputError(f"--recipe published: {name} has none; leave it out, or take {having}")
+    return dict(_load(path)(n_train))
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,32 @@
-"""The segmentation loss: cross-entropy plus soft Dice, both means over rows, so that any split of a batch adds up."""
+"""What a segmenter learns from: its own losses where it was published with some, else cross-entropy plus soft Dice.
+
+All are means over rows, so that any split of a batch adds up.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from morphogen.segmenters.any_size import AnySize
+
 _SMOOTH = 1.0
+
+
+def losses_of(net: nn.Module, image: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
+    """The losses of a batch by name; their sum is minimised.
+
+    Args:
+        net: As `morphogen.segmenters.build` makes it.
+        image: (B, 3, H, W) in [-1, 1].
+        mask: (B, H, W) int64 class ids.
+    """
+    if isinstance(net, AnySize) and net.has_losses:
+        return net.losses(image, mask)
+    logits = net(image)
+    return {"cross_entropy": cross_entropy(logits, mask), "dice": soft_dice_loss(logits, mask)}
 
 
 def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:

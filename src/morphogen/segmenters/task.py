@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,18 +14,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from morphogen.data.augment import affine_maps, warp_pairs
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.overlap import class_counts, dice_from_counts
-from morphogen.segmenters import build, resolve
-from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
+from morphogen.segmenters import build, entry, resolve
+from morphogen.segmenters.losses import losses_of
 from morphogen.segmenters.predictor import save_segmenter, to_input
 from morphogen.segmenters.preview import write_preview
 from morphogen.training.loop import fit
-from morphogen.training.rng import seed_of
-from morphogen.training.task import Batch, Draw, LoopConfig, Phase, Progress
+from morphogen.training.optim import SCHEDULES
+from morphogen.training.rng import numpy_rng, seed_of
+from morphogen.training.task import OPTIMIZERS, Batch, Draw, Group, LoopConfig, Phase, Progress
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,27 @@ class SegmenterConfig:
     Attributes:
         architecture: Options of the segmenter (for ``unet``: ``{"encoder": "lite0"}``).
         augmentation: ``geometric`` (see `morphogen.data.augment`) or ``none``.
+        colour_exchange: Half of the images take the colours of another one (see `morphogen.data.colour_exchange`).
+        scales: Step s trains at ``scales[s % len(scales)]`` times the resolution, rounded to multiples of 32 px.
         max_train_steps: Optimiser steps.
         train_batch_size: Rows per optimiser step.
         gradient_accumulation_steps: Parts that a batch is worked off in.
         mixed_precision: ``no``, ``bf16`` or ``fp16``.
-        lr: Peak learning rate of AdamW; it falls to zero along a cosine after a short warm-up.
-        weight_decay: AdamW's decoupled weight decay.
+        optimizer: ``adamw``, ``adamw8bit`` or ``sgd`` (Nesterov).
+        lr: Peak learning rate; None for the segmenter's own (`SegmenterEntry.lr`).
+        encoder_lr_scale: Factor on it for the encoder's parameters.
+        momentum: Of SGD.
+        weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
+        norm_decay: Whether normalisation layers and biases decay too.
+        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9), or
+            ``triangle`` (up to the peak in the middle, down to zero).
+        lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
+        max_grad_norm: The gradient is shortened to this norm; 0 for never.
+        max_grad_value: Every element of the gradient is cut to this size; 0 for never.
         seed: Seed of initialisation, order and augmentation.
         checkpointing_steps: Steps between checkpoints.
         validation_steps: Steps between looks at the validation part; the best look is what is kept.
+        keep_last: Keep the last weights too, in the run's ``last`` folder.
 
     Raises:
         InputError: A value is out of range.
@@ -50,29 +65,48 @@ class SegmenterConfig:
 
     architecture: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Literal["none", "geometric"] = "geometric"
+    colour_exchange: bool = False
+    scales: tuple[float, ...] = (1.0,)
     max_train_steps: int = 400
     train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
     mixed_precision: str = "no"
-    lr: float = 1e-3
+    optimizer: str = "adamw"
+    lr: float | None = None
+    encoder_lr_scale: float = 1.0
+    momentum: float = 0.9
     weight_decay: float = 1e-2
+    norm_decay: bool = True
+    lr_scheduler: str = "cosine"
+    lr_warmup_steps: int | None = None
+    max_grad_norm: float = 1.0
+    max_grad_value: float = 0.0
     seed: int = 0
     checkpointing_steps: int = 200
     validation_steps: int = 50
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
-        for option in (
-            "max_train_steps",
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "checkpointing_steps",
-            "lr",
-        ):
-            if getattr(self, option) <= 0:
-                raise InputError(f"--{option.replace('_', '-')} {getattr(self, option)}: must be positive")
-        for option, choices in (("augmentation", ("none", "geometric")), ("mixed_precision", ("no", "bf16", "fp16"))):
-            if getattr(self, option) not in choices:
-                raise InputError(f"--{option.replace('_', '-')} {getattr(self, option)}: choose {' or '.join(choices)}")
+        positive = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
+        for option in (*positive, "lr", "encoder_lr_scale"):
+            value = getattr(self, option)
+            if value is not None and not value > 0:
+                raise InputError(f"{_flag(option)} {value}: must be positive")
+        for option in ("weight_decay", "momentum", "lr_warmup_steps", "max_grad_norm", "max_grad_value"):
+            value = getattr(self, option)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"{_flag(option)} {value}: must be 0 or more")
+        if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
+            raise InputError(f"--scales {' '.join(map(str, self.scales))}: must be positive numbers, at least one")
+        choices: dict[str, Sequence[str]] = {
+            "augmentation": ("none", "geometric"),
+            "mixed_precision": ("no", "bf16", "fp16"),
+            "optimizer": OPTIMIZERS,
+            "lr_scheduler": tuple(SCHEDULES),
+        }
+        for option, known in choices.items():
+            if getattr(self, option) not in known:
+                raise InputError(f"{_flag(option)} {getattr(self, option)}: choose {' or '.join(known)}")
 
     def loop(self) -> LoopConfig:
         """The training loop's part of it."""
@@ -81,11 +115,18 @@ class SegmenterConfig:
             train_batch_size=self.train_batch_size,
             gradient_accumulation_steps=self.gradient_accumulation_steps,
             mixed_precision=self.mixed_precision,
+            optimizer=self.optimizer,
+            max_grad_norm=self.max_grad_norm,
             seed=self.seed,
             checkpointing_steps=self.checkpointing_steps,
             validation_steps=self.validation_steps,
             keep_best=True,
+            keep_last=self.keep_last,
         )
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 class PairSource(Protocol):
@@ -100,7 +141,7 @@ class PairSource(Protocol):
 
 
 class SegmenterTask:
-    """Cross-entropy and soft Dice on augmented pairs; the mean validation Dice selects the weights that are kept."""
+    """The segmenter's losses on augmented pairs; the mean validation Dice selects the weights that are kept."""
 
     def __init__(self, name: str, train: Sequence[PairSource], val: PairSource, config: SegmenterConfig) -> None:
         """Builds the network, its random parts from the config's seed.
@@ -114,7 +155,8 @@ class SegmenterTask:
         Raises:
             InputError: The sources differ in resolution or classes, or the segmenter cannot be built.
         """
-        self.name, self.config, self.val = name, config, val
+        self.name, self.val = name, val
+        self.config = config if config.lr is not None else replace(config, lr=entry(name).lr)
         self.architecture = resolve(name, config.architecture)
         self.classes, self.resolution = _agreed([*train, val])
         self.items = [(source, i) for source in train for i in range(len(source))]
@@ -127,22 +169,36 @@ class SegmenterTask:
         return len(self.items)
 
     def phases(self) -> Sequence[Phase]:
-        """One phase: AdamW with a cosine over all parameters."""
+        """One phase over all parameters, those of the encoder at a learning rate of their own."""
+        config = self.config
+        warmup = min(50, config.max_train_steps // 10) if config.lr_warmup_steps is None else config.lr_warmup_steps
         return [
             Phase(
                 "segmenter",
                 list(self.net.parameters()),
                 self.loss,
-                lr=self.config.lr,
-                weight_decay=self.config.weight_decay,
-                schedule="cosine",
-                warmup=min(50, self.config.max_train_steps // 10),
+                lr=config.lr or 0.0,  # never None here
+                betas=(config.momentum, 0.999),
+                schedule=config.lr_scheduler,
+                warmup=warmup,
+                groups=self._groups(),
+                max_grad_value=config.max_grad_value,
             )
         ]
 
+    def _groups(self) -> list[Group]:
+        """Parameters by learning rate and decay; those of normalisation layers and biases have one axis."""
+        config = self.config
+        members: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.net.named_parameters():
+            scale = config.encoder_lr_scale if ".encoder." in f".{name}" else 1.0
+            decay = config.weight_decay if config.norm_decay or parameter.ndim > 1 else 0.0
+            members.setdefault((scale, decay), []).append(parameter)
+        return [Group(parameters, scale, decay) for (scale, decay), parameters in members.items()]
+
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """The pairs of `draws`: image (B, 3, R, R) in [-1, 1], mask (B, R, R) int64, seed (B,) int64."""
-        pairs = [source[i] for source, i in (self.items[draw.index] for draw in draws)]
+        pairs = [self._pair(draw) for draw in draws]
         images = to_input(np.stack([image for image, _ in pairs]))
         masks = torch.from_numpy(np.stack([mask for _, mask in pairs])).long()
         seeds = torch.tensor([draw.seed for draw in draws])
@@ -150,10 +206,24 @@ class SegmenterTask:
             images, masks = warp_pairs(images, masks, affine_maps(seeds))
         return {"image": images, "mask": masks, "seed": seeds}
 
+    def _pair(self, draw: Draw) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """One pair; with colour exchange, half of the time in the colours of another one, drawn by its seed."""
+        source, i = self.items[draw.index]
+        image, mask = source[i]
+        if self.config.colour_exchange:
+            from morphogen.data.colour_exchange import exchange_colour
+
+            rng = numpy_rng(draw.seed, "colour exchange")
+            if rng.random() < 0.5:
+                other, j = self.items[int(rng.integers(len(self.items)))]
+                image = exchange_colour(image, other[j][0])
+        return image, mask
+
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
-        """Cross-entropy and soft Dice of the batch."""
-        logits = self.net(batch["image"])
-        return {"cross_entropy": cross_entropy(logits, batch["mask"]), "dice": soft_dice_loss(logits, batch["mask"])}
+        """The segmenter's losses of the batch, at the step's scale."""
+        scales = self.config.scales
+        image, mask = _rescaled(batch["image"], batch["mask"], scales[progress.step % len(scales)])
+        return losses_of(self.net, image, mask)
 
     def to(self, device: Any) -> None:
         """Nothing lies outside `modules`."""
@@ -191,6 +261,15 @@ class SegmenterTask:
         save_segmenter(folder, self.net, self.name, self.architecture, self.classes, self.resolution)
 
 
+def _rescaled(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Both at `scale` times their size, to multiples of 32 px: bilinear the image, by nearest pixel the mask."""
+    if scale == 1:
+        return image, mask
+    size = [max(1, round(side * scale / 32)) * 32 for side in image.shape[-2:]]
+    image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+    return image, F.interpolate(mask[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+
+
 def train_segmenter(
     name: str, train: PairSource | Sequence[PairSource], val: PairSource, config: SegmenterConfig, out: Path
 ) -> Path:
@@ -215,7 +294,7 @@ def train_segmenter(
     described = {
         "method": name,
         "kind": "segmenter",
-        "segmenter": {**asdict(config), "architecture": task.architecture},
+        "segmenter": {**asdict(task.config), "architecture": task.architecture},
         "classes": list(task.classes),
         "resolution": task.resolution,
         "data": {"train": _digest(sources), "val": _digest([val])},

@@ -146,7 +146,7 @@ class _Run:
             totals = reduce(totals, "sum")
         values = {name: float(value) for name, value in totals.items()}
         if scaler:
-            scaler.unscale_(optimizer.adamw)
+            scaler.unscale_(optimizer.inner)
         elif not math.isfinite(values["loss"]):
             raise WorkError(
                 f"{self.out}: the loss is {values['loss']} at step {progress.step}; "
@@ -160,7 +160,7 @@ class _Run:
 
     def _scaled_step(self, scaler: Any, optimizer: PhaseOptimizer, progress: Progress) -> None:
         finite = not any(
-            v.item() for v in scaler._per_optimizer_states[id(optimizer.adamw)]["found_inf_per_device"].values()
+            v.item() for v in scaler._per_optimizer_states[id(optimizer.inner)]["found_inf_per_device"].values()
         )
         if finite:
             optimizer.step(progress, self.config.max_grad_norm)
@@ -239,12 +239,14 @@ class _Run:
         return step
 
     def _finish(self) -> Path:
-        final = self.out / "final"
-        self._look(self.config.max_train_steps)
+        final, config = self.out / "final", self.config
+        self._look(config.max_train_steps)
         with self._averaged():
-            if self.best:
-                self.task.modules.load_state_dict(self.best)
             self.task.modules.eval()
+            if self.best:
+                if config.keep_last and self.accelerator.is_main_process:
+                    write_folder(self.out / "last", self.task.save)
+                self.task.modules.load_state_dict(self.best)
             if self.accelerator.is_main_process:
                 write_folder(final, self.task.save)
                 shutil.rmtree(self.out / "checkpoints", ignore_errors=True)  # `final` has what a later call needs
@@ -299,7 +301,7 @@ def identity(config: LoopConfig) -> dict[str, Any]:
 
     The optimiser is among the method's own settings, where it may be open until the device is known.
     """
-    left = ("gradient_accumulation_steps", "optimizer")
+    left = ("gradient_accumulation_steps", "optimizer", "keep_last")
     return {name: value for name, value in asdict(config).items() if name not in left}
 
 

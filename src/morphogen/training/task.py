@@ -29,6 +29,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Some parameters of a phase that are trained in their own way.
+
+    Attributes:
+        parameters: Which.
+        lr_scale: Factor on the phase's learning rate.
+        weight_decay: In place of the phase's.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    weight_decay: float = 1e-2
+
+
+@dataclass(frozen=True)
 class Phase:
     """One optimiser and the loss that it follows.
 
@@ -38,11 +53,13 @@ class Phase:
         loss: ``loss(batch, progress)`` -> named scalars, each already the mean over this process's rows; they are
             summed, except those whose name begins with ``log/``, which are only logged.
         lr: Learning rate after the warm-up.
-        weight_decay: AdamW's decoupled weight decay.
-        betas: AdamW's betas.
+        weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
+        betas: AdamW's betas; SGD's momentum is the first.
         every: The phase runs on every `every`-th step.
-        schedule: ``constant`` or ``cosine`` (to zero at max_steps), after `warmup` steps of linear growth.
+        schedule: Key of `optim.SCHEDULES`, after `warmup` steps of linear growth.
         warmup: Warm-up steps.
+        groups: `parameters` in parts that are trained differently; one part where empty.
+        max_grad_value: Each element of the gradient is cut to this size, before its norm is; 0 switches that off.
     """
 
     name: str
@@ -54,6 +71,8 @@ class Phase:
     every: int = 1
     schedule: str = "constant"
     warmup: int = 0
+    groups: Sequence[Group] = ()
+    max_grad_value: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,9 @@ class Task(Protocol):
         ...
 
 
+OPTIMIZERS = ("adamw", "adamw8bit", "sgd")
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """How to train, whatever is trained. The words are those of the diffusers scripts."""
@@ -108,7 +130,7 @@ class LoopConfig:
     mixed_precision: str = "no"
     """no, bf16 or fp16."""
     optimizer: str = "adamw"
-    """adamw, or adamw8bit: moments in 8 bits (Dettmers et al. 2022), by bitsandbytes."""
+    """adamw; adamw8bit: moments in 8 bits (Dettmers et al. 2022), by bitsandbytes; or sgd with Nesterov's momentum."""
     max_grad_norm: float = 1.0
     """0 switches clipping off."""
     ema_decay: float = 0.0
@@ -122,6 +144,8 @@ class LoopConfig:
     """accelerate's trackers (tensorboard, wandb, ...) beside metrics.jsonl, which is always written."""
     keep_best: bool = field(default=False)
     """Keep the weights of the best validation score beside the last ones; `save` then takes the best."""
+    keep_last: bool = False
+    """Write what the last step left, too: into the run's ``last``, where ``final`` has the best."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before a run folder is made.
@@ -134,8 +158,8 @@ class LoopConfig:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be positive")
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise InputError(f"--mixed-precision {self.mixed_precision}: choose no, bf16 or fp16")
-        if self.optimizer not in ("adamw", "adamw8bit"):
-            raise InputError(f"--optimizer {self.optimizer}: choose adamw or adamw8bit")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"--optimizer {self.optimizer}: choose {' or '.join(OPTIMIZERS)}")
         if self.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
             raise InputError("--optimizer adamw8bit: bitsandbytes is not installed; run pip install bitsandbytes")
         if self.train_batch_size < self.gradient_accumulation_steps:

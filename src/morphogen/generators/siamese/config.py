@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 from morphogen.errors import InputError
+from morphogen.words import kinds_of, read_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,7 @@ def _preset_values(presets: str) -> dict[str, Any]:
     for name in presets.split("+"):
         option, sign, word = name.partition("=")
         if sign and option.replace("-", "_") in _KINDS:
-            values[option.replace("-", "_")] = _value(option.replace("-", "_"), word)
+            values[option.replace("-", "_")] = read_value(_KINDS, option, word, "--preset")
             continue
         if name not in PRESETS and ("/" in name or Path(name).is_dir()):
             values["foundation"] = name
@@ -197,18 +198,4 @@ def _preset_values(presets: str) -> dict[str, Any]:
     return values
 
 
-_KINDS: Mapping[str, type] = {
-    name: next((part for part in get_args(kind) if part is not type(None)), kind)
-    for name, kind in get_type_hints(SiameseConfig).items()
-    if get_origin(kind) is not ClassVar
-}
-"""Option -> type of its value."""
-
-
-def _value(option: str, word: str) -> Any:
-    kind = _KINDS[option]
-    try:
-        return {"true": True, "false": False}[word.lower()] if kind is bool else kind(word)
-    except (ValueError, KeyError):
-        wanted = "true or false" if kind is bool else {int: "a whole number", float: "a number"}[kind]
-        raise InputError(f"--preset {option}={word}: {option} takes {wanted}") from None
+_KINDS: Mapping[str, type] = kinds_of(SiameseConfig)
