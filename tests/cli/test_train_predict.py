@@ -22,7 +22,7 @@ QUICK = ["--encoder", "lite0", "--resolution", "32", "--max-train-steps", "2", "
 
 @pytest.fixture(autouse=True)
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    from morphogen.segmenters.unet import lite0
+    from morphogen.metrics import lite0
 
     monkeypatch.setattr(lite0, "lite0_encoder", lambda pretrained: lite0.Lite0Features())
 

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from morphogen.errors import InputError
-from morphogen.metrics import vgg16
+from morphogen.metrics import lite0, vgg16
 from morphogen.metrics.weights import available
 from morphogen.segmenters import SEGMENTERS, build, resolve
-from morphogen.segmenters.unet import lite0
 from segmenters.base import SegmenterTester
 
 

@@ -16,7 +16,7 @@ from morphogen.errors import InputError
 from morphogen.segmenters.any_size import AnySize
 
 Encoder = Literal["auto", "scratch", "lite0", "vgg16"]
-_ENCODERS = {"lite0": "morphogen.segmenters.unet.lite0", "vgg16": "morphogen.metrics.vgg16"}
+_ENCODERS = {"lite0": "morphogen.metrics.lite0", "vgg16": "morphogen.metrics.vgg16"}
 _DECODER_WIDTHS = (128, 64, 48, 32, 16)
 _SCRATCH_WIDTHS = (32, 32, 64, 128, 256, 32)
 _SCRATCH_MULTIPLE = 32  # its stride is 16, but instance normalisation needs more than one pixel
