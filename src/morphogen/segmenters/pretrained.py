@@ -15,6 +15,7 @@ NONE = "none"
 IMAGENET = "imagenet"
 """The value that asks for the encoder's published weights."""
 FILE = "model.safetensors"
+Names = str | tuple[str, ...] | None
 
 
 def weights_file(name: str) -> Path:
@@ -45,14 +46,15 @@ def weights_file(name: str) -> Path:
 
 
 def load_encoder(
-    encoder: nn.Module, file: Path, rename: Callable[[str], str | None] = lambda key: key, ignore: Collection[str] = ()
+    encoder: nn.Module, file: Path, rename: Callable[[str], Names] = lambda key: key, ignore: Collection[str] = ()
 ) -> None:
     """Load an encoder's weights in place, every tensor by its name.
 
     Args:
         encoder: What is loaded.
         file: A safetensors file.
-        rename: The encoder's name of a key in the file; None for a part that the encoder does not have (a classifier).
+        rename: The encoder's name of a key in the file; None for a part that the encoder does not have (a classifier);
+            several for a tensor that holds as many of the encoder's, one after another along its first axis.
         ignore: Keys of the encoder that the file may lack (counters of batch norm).
 
     Raises:
@@ -65,12 +67,18 @@ def load_encoder(
         read = load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: is no whole safetensors file; download it again") from error
-    found = {name: tensor for key, tensor in read.items() if (name := rename(key)) is not None}
+    found = {name: part for key, tensor in read.items() for name, part in _parts(rename(key), tensor)}
     wanted = encoder.state_dict()
     fault = _fault(found, wanted, ignore)
     if fault:
         raise InputError(f"{file}: is not this encoder ({fault}); give weights of the same architecture and size")
     encoder.load_state_dict(found, strict=False)
+
+
+def _parts(names: Names, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    if isinstance(names, str):
+        return [(names, tensor)]
+    return list(zip(names, tensor.chunk(len(names)), strict=False)) if names else []
 
 
 def _fault(found: dict[str, Tensor], wanted: dict[str, Tensor], ignore: Collection[str]) -> str:
