@@ -51,6 +51,14 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         config="morphogen.segmenters.unet.model:UNetConfig",
         build="morphogen.segmenters.unet.model:build",
     ),
+    "sanet": SegmenterEntry(
+        name="sanet",
+        summary="SANet: shallow attention on Res2Net-50, trained with exchanged colours, rare probabilities corrected",
+        source="Wei et al., MICCAI 2021, arXiv:2108.00882",
+        config="morphogen.segmenters.sanet.model:SANetConfig",
+        build="morphogen.segmenters.sanet.model:build",
+        recipe="morphogen.segmenters.sanet.recipe:published",
+    ),
     "features": SegmenterEntry(
         name="features",
         summary="decoder on the frozen features of a foundation (the arm `features` of a study)",

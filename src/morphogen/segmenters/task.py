@@ -49,8 +49,8 @@ class SegmenterConfig:
         momentum: Of SGD.
         weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
         norm_decay: Whether normalisation layers and biases decay too.
-        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9), or
-            ``triangle`` (up to the peak in the middle, down to zero).
+        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9),
+            ``triangle`` (up to the peak in the middle, down to zero), or ``halving`` (at half and at three quarters).
         lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
         max_grad_norm: The gradient is shortened to this norm; 0 for never.
         max_grad_value: Every element of the gradient is cut to this size; 0 for never.

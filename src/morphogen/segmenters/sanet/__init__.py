@@ -1,0 +1,1 @@
+"""SANet: shallow attention on Res2Net-50."""
