@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from morphogen.errors import InputError, WorkError
 from morphogen.segmenters.predictor import load_segmenter
 from morphogen.segmenters.task import SegmenterConfig, SegmenterTask, train_segmenter
-from morphogen.training.task import Draw
+from morphogen.training.task import Draw, Progress
 from segmenters.base import PhantomPairs
 
 QUICK = SegmenterConfig(
@@ -26,7 +26,7 @@ QUICK = SegmenterConfig(
 @pytest.fixture(autouse=True)
 def random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders start from random weights, so that nothing needs to be installed."""
-    from morphogen.segmenters.unet import lite0
+    from morphogen.metrics import lite0
 
     monkeypatch.setattr(lite0, "lite0_encoder", lambda pretrained: lite0.Lite0Features())
 
@@ -167,3 +167,84 @@ def test_learns_phantoms_that_it_has_not_seen(tmp_path: Path) -> None:
     both = sum(int((p * m).sum()) for p, (_, m) in zip(predicted, test.pairs, strict=True))
     total = sum(int(p.sum()) + int(m.sum()) for p, (_, m) in zip(predicted, test.pairs, strict=True))
     assert 2 * both / total > 0.4
+
+
+class TestHow:
+    """What a published recipe asks of the training."""
+
+    def task(self, **changes: object) -> SegmenterTask:
+        pairs = PhantomPairs(3)
+        return SegmenterTask("unet", [pairs], pairs, replace(QUICK, **changes))  # type: ignore[arg-type]
+
+    def test_encoder_and_normalisation_have_groups_of_their_own(self) -> None:
+        task = self.task(encoder_lr_scale=0.1, norm_decay=False, weight_decay=0.02)
+        (phase,) = task.phases()
+        names = {id(p): name for name, p in task.net.named_parameters()}
+        found = {}
+        for group in phase.groups:
+            for p in group.parameters:
+                found[names[id(p)]] = (group.lr_scale, group.weight_decay)
+        assert found.keys() == set(names.values())
+        assert found["net.encoder._conv_stem.weight"] == (0.1, 0.02)
+        assert found["net.encoder._bn0.weight"] == (0.1, 0.0)
+        assert found["net.head.weight"] == (1.0, 0.02)
+        assert found["net.head.bias"] == (1.0, 0.0)
+
+    def test_each_step_has_its_scale(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        task, seen = self.task(scales=(0.5, 1.0, 2.0)), []
+        monkeypatch.setattr(
+            "morphogen.segmenters.task.losses_of", lambda net, image, mask: seen.append((image, mask)) or {}
+        )
+        image = torch.rand(2, 3, 64, 64)
+        mask = torch.randint(0, 3, (2, 64, 64))
+        for step in range(4):
+            task.loss({"image": image, "mask": mask}, Progress(step, 9))
+        assert [tuple(i.shape[-2:]) for i, _ in seen] == [(32, 32), (64, 64), (128, 128), (32, 32)]
+        assert torch.equal(seen[1][0], image)
+        assert torch.equal(seen[2][1], mask.repeat_interleave(2, 1).repeat_interleave(2, 2))
+        assert torch.equal(seen[0][1], mask[:, 1::2, 1::2])  # the nearest pixel's label, never a mixture
+
+    def test_last_weights_are_kept_beside_the_best(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pairs, seen = PhantomPairs(4), {}
+
+        def validate(self: SegmenterTask, step: int) -> dict[str, float]:
+            seen[step] = {k: v.clone() for k, v in self.net.state_dict().items()}
+            return {"score": 1.0 if step == 2 else 0.0}
+
+        monkeypatch.setattr(SegmenterTask, "validate", validate)
+        run = train_segmenter("unet", pairs, pairs, replace(QUICK, keep_last=True), tmp_path / "run")
+        assert same(load_file(run / "last" / "model.safetensors"), seen[4])
+        assert same(final_weights(run), seen[2])
+        assert load_segmenter(run / "last").hash != load_segmenter(run).hash
+
+    def test_sgd_and_a_triangle_train_and_resume(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = replace(QUICK, optimizer="sgd", lr_scheduler="triangle", lr=0.05, max_grad_value=0.5)
+        pairs = PhantomPairs(4)
+        whole = final_weights(train_segmenter("unet", pairs, pairs, config, tmp_path / "whole"))
+        loss, calls = SegmenterTask.loss, []
+
+        def dies_at_the_fourth(self: SegmenterTask, batch: dict, progress: object) -> dict:
+            calls.append(progress)
+            if len(calls) == 4:
+                raise WorkError("power cut")
+            return loss(self, batch, progress)  # type: ignore[arg-type,return-value]
+
+        monkeypatch.setattr(SegmenterTask, "loss", dies_at_the_fourth)
+        with pytest.raises(WorkError):
+            train_segmenter("unet", pairs, pairs, config, tmp_path / "cut")
+        assert same(final_weights(train_segmenter("unet", pairs, pairs, config, tmp_path / "cut")), whole)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"scales": ()}, "--scales"),
+            ({"scales": (1.0, -1.0)}, "--scales"),
+            ({"optimizer": "adam"}, "--optimizer adam: choose adamw or adamw8bit or sgd"),
+            ({"lr_scheduler": "step"}, "--lr-scheduler step: choose constant"),
+            ({"momentum": float("nan")}, "--momentum nan: must be 0 or more"),
+            ({"encoder_lr_scale": 0.0}, "--encoder-lr-scale 0.0: must be positive"),
+        ],
+    )
+    def test_impossible_values(self, change: dict, said: str) -> None:
+        with pytest.raises(InputError, match=said):
+            replace(QUICK, **change)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from morphogen.data.records import Dataset
 
 _COMMON = tuple(field.name for field in dataclasses.fields(Verb))
-_ARCHITECTURE = {"encoder": "encoder", "preset": "foundation"}
-"""Options of the verb that choose a segmenter's architecture, and what they are called there."""
 _OWN = ("method", "data", "out", "mask_values", *_COMMON)
 """Fields of the verb that are not options of a method."""
 
@@ -54,17 +52,21 @@ class Train(Verb):
     """Generators: what trains: full (as published), locked (the ControlNet alone), lora (low-rank updates), or auto
     (the first that the device's memory allows; so in sd15)."""
     optimizer: str | None = None
-    """Generators: adamw, adamw8bit (needs bitsandbytes), or auto (so in sd15)."""
+    """adamw or adamw8bit (needs bitsandbytes); generators: or auto (so in sd15); segmenters: or sgd."""
     ema_decay: float | None = None
     """Moving average of the trained weights; 0 for none."""
     max_train_steps: int | None = None
     """Optimiser steps."""
     lr: float | None = None
     """Peak learning rate."""
+    encoder_lr_scale: float | None = None
+    """Segmenters: factor on the learning rate of the encoder."""
+    weight_decay: float | None = None
+    """Segmenters: weight decay."""
     lr_scheduler: str | None = None
-    """Generators: constant or cosine."""
+    """constant or cosine; segmenters: or linear, poly, triangle, halving."""
     lr_warmup_steps: int | None = None
-    """Generators: steps in which the learning rate grows from 0."""
+    """Steps in which the learning rate grows from 0."""
     seed: int | None = None
     """Seed of everything random."""
     checkpointing_steps: int | None = None
@@ -73,7 +75,8 @@ class Train(Verb):
     """Segmenters: steps between looks at the validation part; generators: between previews."""
     preset: str | None = None
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
-    (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight); features: its foundation."""
+    (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight); segmenters: option=value, joined by
+    + (size=b0+weights=none); features: its foundation."""
     init: str | None = None
     """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None
@@ -82,8 +85,15 @@ class Train(Verb):
     """Generators: one prompt for all images; by default each record's caption, else the one that fits best."""
     encoder: str | None = None
     """Segmenter unet: auto, scratch, lite0 or vgg16."""
+    recipe: str | None = None
+    """Segmenters: published, for resolution, batch, length, optimiser, schedule and scales of the paper; options given
+    beside it win. By default a short training that fits a CPU."""
     augmentation: str | None = None
     """Segmenters: none or geometric."""
+    scales: tuple[float, ...] | None = None
+    """Segmenters: sizes at which the steps train in turn, as factors on --resolution (0.75 1 1.25)."""
+    colour_exchange: bool | None = None
+    """Segmenters: half of the images take the colours of another one."""
 
     def run(self) -> dict[str, Any]:
         """Train the method.
@@ -122,20 +132,37 @@ class Train(Verb):
 
     def _segmenter(self, options: Mapping[str, Any]) -> dict[str, Any]:
         from morphogen.data.pairs import Pairs, refuse_unreadable
-        from morphogen.segmenters import option_names, resolve
+        from morphogen.segmenters import published, resolve
         from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
         options = dict(options)
-        resolution = options.pop("resolution", 64)
-        known = option_names(self.method)
-        chosen = {to: options.pop(name) for name, to in _ARCHITECTURE.items() if name in options and to in known}
-        architecture = resolve(self.method, chosen)
-        config = _configured(self.method, SegmenterConfig, {**options, "architecture": architecture})
+        architecture = resolve(self.method, self._architecture(options))
+        recipe = options.pop("recipe", None)
+        if recipe not in (None, "published"):
+            raise InputError(f"--recipe {recipe}: there is no such recipe; give published, or leave it out")
         data = _without(("test",), self.data, self.mask_values).annotated
-        train, val = _parts(data, config.seed)
+        train, val = _parts(data, options.get("seed", SegmenterConfig().seed))
+        if recipe:
+            options = published(self.method, len(train)) | options
+        resolution = options.pop("resolution", 64)
+        stated = {**options, "architecture": architecture, "keep_last": True}
+        config = _configured(self.method, SegmenterConfig, stated)
         refuse_unreadable(data)
         train_segmenter(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
         return {"kind": "segmenter", "n_train": len(train), "n_val": len(val), "architecture": architecture}
+
+    def _architecture(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Takes the options of the segmenter's architecture out of those of the verb."""
+        from morphogen.segmenters import option_names, read_options
+
+        known = option_names(self.method)
+        chosen = {name: options.pop(name) for name in ("encoder",) if name in options and name in known}
+        preset = options.pop("preset", None)
+        if preset is None:
+            return chosen
+        if "foundation" in known and "=" not in preset:
+            return {**chosen, "foundation": preset}
+        return {**chosen, **read_options(self.method, preset.split("+"))}
 
 
 def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
@@ -152,8 +179,9 @@ def _without(parts: tuple[str, ...], data: Path, mask_values: str | None) -> Dat
     from morphogen.data.mask_values import parse_mask_values
     from morphogen.data.readers import mask_rule, scan
     from morphogen.data.records import Dataset
+    from morphogen.data.tables import without_dropped
 
-    records = [record for record in scan(data) if record.split not in parts]
+    records = without_dropped(data, [record for record in scan(data) if record.split not in parts])
     if not records:
         raise InputError(f"{data}: holds {' and '.join(parts)} records only; give data with a training part")
     rule = mask_rule(data, records, None if mask_values is None else parse_mask_values(mask_values))

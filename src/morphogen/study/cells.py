@@ -98,11 +98,11 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
 def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
     """What to train, its synthetic pairs made, and how many these are."""
     config, repetition, arm = bench.config, training.repetition, ARMS[training.arm]
-    network = arm.network or training.judge
+    network = (arm.network or training.judge).partition("+")[0]
     parts = {part: _source(bench, training, part) for part in dict.fromkeys(arm.parts)}
     job = JudgeRun(
         judge=network,
-        architecture=architecture_of(network, config),
+        architecture=architecture_of(arm.network or training.judge, config),
         train=[parts[part] for part in arm.parts],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
         augmentation=arm.augmentation,

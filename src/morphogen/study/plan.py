@@ -16,7 +16,7 @@ class Training:
 
     Attributes:
         arm: Name of the arm.
-        judge: Name of the segmenter.
+        judge: The segmenter, with any options: ``segformer+size=b0``.
         repetition: Whose data, and whose seed.
         size: ``60`` or ``all``: annotated pairs, as asked for.
         test_sets: Names of the test sets that it is scored on.
@@ -31,12 +31,17 @@ class Training:
     @property
     def name(self) -> str:
         """Name of its run folder: ``syn-geo.unet.fold0.n60``."""
-        return f"{self.arm}.{self.judge}.{self.repetition.label}.n{self.size}"
+        return f"{self.arm}.{file_name(self.judge)}.{self.repetition.label}.n{self.size}"
 
     @property
     def cells(self) -> dict[str, str]:
         """Test set -> name of its cell: ``syn-geo.unet.fold0.n60.test``."""
         return {test_set: f"{self.name}.{test_set}" for test_set in self.test_sets}
+
+
+def file_name(judge: str) -> str:
+    """A judge's name as a part of file names: an option of it may be a path."""
+    return judge.replace("/", "_")
 
 
 def trainings(

@@ -21,6 +21,7 @@ from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.progress import say
 from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
+from morphogen.study.plan import file_name
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import architecture_of, as_pictures, autoencode, synthetic_pairs, uses_foundation
 from morphogen.training.rng import numpy_rng
@@ -182,7 +183,7 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     config, judge = bench.config, bench.config.judges[0]
     seed = SEED_OF_ADHERENCE + repetition.seed
     job = JudgeRun(
-        judge=judge,
+        judge=judge.partition("+")[0],
         architecture=architecture_of(judge, config),
         train=[Pairs(bench.dataset.select(repetition.train), config.resolution)],
         validation=Pairs(bench.dataset.select(()), config.resolution),
@@ -190,7 +191,7 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
         steps=config.steps,
         batch=config.train_batch_size,
         seed=seed,
-        out=bench.out / "runs" / f"adherence.{judge}.{repetition.label}",
+        out=bench.out / "runs" / f"adherence.{file_name(judge)}.{repetition.label}",
     )
     predict = tools.load(tools.train(job), config.device)
     held_out = Pairs(bench.dataset.select(repetition.validation), config.resolution)

@@ -43,7 +43,8 @@ class StudyConfig:
     generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
-    """Segmenters trained in every arm; the verdict speaks of the first."""
+    """Segmenters trained in every arm, each with any options of its own (segformer+size=b0); the verdict speaks of the
+    first."""
     preset: str = "tiny"
     """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; also joined by +, with any option
     of the generator (sd15+mixed_precision=bf16). `autoencoded` takes its foundation too."""
@@ -104,11 +105,13 @@ class StudyConfig:
         from morphogen.data.mask_transforms import MASK_TRANSFORMS
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
-        from morphogen.segmenters import SEGMENTERS
+        from morphogen.segmenters import SEGMENTERS, named
 
         _known("--arms", self.arms, ARMS)
         _known("--generator", [self.generator], GENERATORS)
-        _known("--judges", self.judges, SEGMENTERS)
+        _known("--judges", [judge.partition("+")[0] for judge in self.judges], SEGMENTERS)
+        for judge in self.judges:
+            named(judge)
         _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
         for option, values in (("--arms", self.arms), ("--judges", self.judges)):
             if len(set(values)) != len(values):

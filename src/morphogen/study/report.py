@@ -13,6 +13,7 @@ from morphogen.files import write_json, write_text
 from morphogen.study import figures
 from morphogen.study.arms import ARMS
 from morphogen.study.compare import METRICS, Comparison, Group
+from morphogen.study.plan import file_name
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.results import Joined, join
 from morphogen.study.verdict import ARM, CONTROL
@@ -154,7 +155,7 @@ class Best:
 def best_run(out: Path, joined: Joined) -> Best | None:
     """Chosen on validation images, never on test images; None where the runs are not in this folder."""
     arm = ARM if joined.results["verdict"]["outcome"] == "helped" else CONTROL
-    judge = joined.primary.judge if joined.primary else "*"
+    judge = file_name(joined.primary.judge) if joined.primary else "*"
     runs = (path.parent for path in (out / "runs").glob(f"{arm}.{judge}.*/final"))
     found = [Best(run, arm, max(_validation(run), default=0.0)) for run in sorted(runs)]
     return max(found, key=lambda best: best.score, default=None)

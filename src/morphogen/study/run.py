@@ -26,6 +26,7 @@ from morphogen.study.quality import measure_images
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Splits, frozen_splits, has_extra
 from morphogen.study.synthesis import (
+    architecture_of,
     foundation_card,
     foundation_name,
     generator_config,
@@ -90,7 +91,16 @@ def prepare(config: StudyConfig) -> Bench:
     for some in (dataset, *tests.values()):
         refuse_unreadable(some)
     _refuse_for_generator(bench)
+    _refuse_for_judges(bench)
     return bench
+
+
+def _refuse_for_judges(bench: Bench) -> None:
+    """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing."""
+    from morphogen.segmenters import build
+
+    for judge in bench.config.judges:
+        build(judge.partition("+")[0], len(bench.dataset.classes), architecture_of(judge, bench.config))
 
 
 def _refuse_for_generator(bench: Bench) -> None:

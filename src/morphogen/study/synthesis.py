@@ -94,7 +94,7 @@ def own_resolution(config: StudyConfig) -> int:
 
 def uses_foundation(config: StudyConfig) -> bool:
     """Whether the study rests on a foundation: its generator does, or one of its arms or judges."""
-    resting = {"autoencoded", "features"} & {*config.arms, *config.judges}
+    resting = {"autoencoded", "features"} & {*config.arms, *(judge.partition("+")[0] for judge in config.judges)}
     return "foundation" in _fields(config) or bool(resting)
 
 
@@ -107,13 +107,16 @@ def foundation_name(config: StudyConfig) -> str:
     return str(generator_config(config, 0).foundation) if "foundation" in _fields(config) else config.preset
 
 
-def architecture_of(segmenter: str, config: StudyConfig) -> dict[str, Any]:
-    """Options of a segmenter in this study: the study's foundation where it rests on one, else its own defaults.
+def architecture_of(judge: str, config: StudyConfig) -> dict[str, Any]:
+    """Options of a judge in this study: those in its name, and the study's foundation where it rests on one.
 
     Raises:
-        InputError: The generator has no such preset.
+        InputError: There is no such segmenter, option or value, or the generator has no such preset.
     """
-    return {"foundation": foundation_name(config)} if segmenter == "features" else {}
+    from morphogen.segmenters import named
+
+    name, options = named(judge)
+    return {"foundation": foundation_name(config), **options} if name == "features" else options
 
 
 def foundation_card(config: StudyConfig) -> dict[str, Any]:
