@@ -31,7 +31,7 @@ from morphogen.data.mask_values import (
     verify_mask_values,
 )
 from morphogen.data.records import Dataset, Record
-from morphogen.data.tables import add_origins, apply_records_csv, read_classes
+from morphogen.data.tables import add_origins, apply_records_csv, read_classes, without_dropped
 from morphogen.errors import InputError
 
 SLICE_AXIS = 2
@@ -83,13 +83,13 @@ def read_dataset(
         annotated_only: Leave images without a mask out, instead of refusing a folder where some have one and some not.
 
     Returns:
-        The records, ordered by id.
+        The records, ordered by id; synthetic pairs that a quality gate dropped are not among them.
 
     Raises:
         InputError: The first thing that is wrong: file, fault, remedy.
     """
     root = Path(path)
-    records = scan(root, layout, _without_gaps if annotated_only else stop)
+    records = without_dropped(root, scan(root, layout, _without_gaps if annotated_only else stop))
     if annotated_only:
         records = [record for record in records if record.mask is not None]
         if not records:

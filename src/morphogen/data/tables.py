@@ -13,6 +13,7 @@ from typing import Any
 from morphogen.data.faults import Fault, FaultError, Sink
 from morphogen.data.records import Record
 from morphogen.errors import InputError
+from morphogen.progress import say
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "": None}
 
@@ -135,3 +136,17 @@ def add_origins(root: Path, records: Sequence[Record], sink: Sink) -> list[Recor
         record = by_id[name]
         by_id[name] = replace(record, origin=row, caption=record.caption or row.get("prompt"))
     return list(by_id.values())
+
+
+def without_dropped(root: Path, records: Sequence[Record]) -> list[Record]:
+    """The records without those that a quality gate dropped (`dropped` in manifest.jsonl); says how many that is.
+
+    Raises:
+        InputError: All are dropped.
+    """
+    kept = [record for record in records if not (record.origin or {}).get("dropped")]
+    if len(kept) < len(records):
+        if not kept:
+            raise InputError(f"{root}: quality gates dropped all {len(records)} pairs; judge them again by other gates")
+        say(f"{root}: {len(records) - len(kept)} of {len(records)} pairs are left out (dropped in manifest.jsonl)")
+    return kept
