@@ -1,0 +1,1 @@
+"""SegFormer: a pyramid vision transformer and a decoder of linear layers."""
