@@ -333,6 +333,7 @@ MISSING = {
     "eval masks": "{gone} {gone}",
     "eval images": "{gone} {gone}",
     "audit": "{gone} {gone}",
+    "rate": "{gone} {gone} --out {out}",
     "report": "{gone}",
     "import-weights": "{gone} --out {out}",
     "models": "--json {gone}/models.json",

@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval masks": ("morphogen.cli.eval:Masks", "compare predicted masks with reference masks"),
     "eval images": ("morphogen.cli.eval_images:Images", "compare synthetic images with real ones"),
     "audit": ("morphogen.cli.audit:Audit", "look for copies of real images among synthetic ones"),
+    "rate": ("morphogen.cli.rate:Rate", "a blinded page on which people rate the realism of images, and its scores"),
     "report": ("morphogen.cli.report:Report", "join the finished cells of a study into its report"),
     "import-weights": ("morphogen.cli.import_weights:ImportWeights", "foreign checkpoints to ours"),
     "models": ("morphogen.cli.models:Models", "every method with one line, its kind and its source"),

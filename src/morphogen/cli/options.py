@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import keyword
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,7 @@ def read_options(path: Path, verb: type) -> dict[str, Any]:
     options = {}
     for key, raw in content.items():
         name = str(key).replace("-", "_")
+        name += "_" * keyword.iskeyword(name)  # as the field of such an option is named
         if name not in hints:
             raise InputError(f"{path}: unknown option {key!r}; {_near(name, sorted(hints))}")
         try:

@@ -1,0 +1,1 @@
+"""Blinded rating by people: a page that shows real and synthetic images, and what its answers say."""
