@@ -77,6 +77,15 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         recipe="morphogen.segmenters.polyp_pvt.recipe:published",
         lr=1e-4,
     ),
+    "ctnet": SegmenterEntry(
+        name="ctnet",
+        summary="CTNet: MiT-B3, multiscale interaction, guided collection of levels, pixel contrast",
+        source="Xiao et al., IEEE Transactions on Cybernetics 2024, doi:10.1109/TCYB.2024.3368154",
+        config="morphogen.segmenters.ctnet.model:CTNetConfig",
+        build="morphogen.segmenters.ctnet.model:build",
+        recipe="morphogen.segmenters.ctnet.recipe:published",
+        lr=1e-4,
+    ),
     "features": SegmenterEntry(
         name="features",
         summary="decoder on the frozen features of a foundation (the arm `features` of a study)",

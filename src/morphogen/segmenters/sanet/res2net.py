@@ -66,10 +66,10 @@ class Res2Net(nn.Module):
             nn.Conv2d(32, 64, 3, padding=1, bias=False),
         )
         self.bn1 = nn.BatchNorm2d(64)
-        inputs = 64
-        for i, outputs in enumerate(CHANNELS):
-            self.add_module(f"layer{i + 1}", _stage(inputs, outputs // _EXPANSION, blocks[i], stride=2 if i else 1))
-            inputs = outputs
+        self.layer1 = _stage(64, 64, blocks[0], stride=1)
+        self.layer2 = _stage(256, 128, blocks[1], stride=2)
+        self.layer3 = _stage(512, 256, blocks[2], stride=2)
+        self.layer4 = _stage(1024, 512, blocks[3], stride=2)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,1 @@
+"""CTNet: a contrastive transformer for polyps."""
