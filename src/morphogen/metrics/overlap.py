@@ -1,5 +1,12 @@
 """Overlap of two label maps: Dice and intersection over union, per image and per class, in float64.
 
+* Dice = 2 |A and B| / (|A| + |B|) (Dice, "Measures of the Amount of Ecologic Association Between Species", 1945).
+* IoU = |A and B| / |A or B| (Jaccard, 1901).
+* Two-class IoU: mean of the IoU of a class and of the IoU of all that is not the class. Some papers call it mIoU; the
+  background's part makes it high where lesions are small.
+
+Counts of many images may be added up before they are turned into a score: that is the pooled form.
+
 Policy for empty masks (one class of one image): both empty scores 1, one of them empty scores 0. Neither is left
 out, so that a missed lesion costs what it should.
 """
@@ -25,10 +32,12 @@ def class_counts(pred: np.ndarray, ref: np.ndarray, n_classes: int) -> np.ndarra
     """
     if pred.shape != ref.shape:
         raise ValueError(f"the prediction is {pred.shape}, the reference {ref.shape}")
-    joint = np.stack([pred.ravel(), ref.ravel()]).astype(np.int64)
-    if joint.size and not 0 <= joint.min() <= joint.max() < n_classes:
-        raise ValueError(f"labels run from {joint.min()} to {joint.max()}, expected 0 to {n_classes - 1}")
-    table = np.bincount(joint[0] * n_classes + joint[1], minlength=n_classes**2).reshape(n_classes, n_classes)
+    if pred.size:
+        low, high = min(pred.min(), ref.min()), max(pred.max(), ref.max())
+        if not 0 <= low <= high < n_classes:
+            raise ValueError(f"labels run from {low} to {high}, expected 0 to {n_classes - 1}")
+    joint = pred.ravel().astype(np.int64) * n_classes + ref.ravel().astype(np.int64)
+    table = np.bincount(joint, minlength=n_classes**2).reshape(n_classes, n_classes)
     return np.stack([table.diagonal(), table.sum(axis=1), table.sum(axis=0)], axis=1)
 
 
@@ -42,6 +51,21 @@ def iou_from_counts(counts: np.ndarray) -> np.ndarray:
     """|A and B| / |A or B|: (..., 3) counts -> (...) float64 in [0, 1]; 1 where both are empty."""
     both, pred, ref = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
     return _ratio(both, pred + ref - both)
+
+
+def two_class_iou_from_counts(counts: np.ndarray, total: int) -> np.ndarray:
+    """Mean of the IoU of a class and of its complement.
+
+    Args:
+        counts: (..., 3): in both, in the prediction, in the reference.
+        total: Pixels of the image (of all images, for pooled counts).
+
+    Returns:
+        (...) float64 in [0, 1].
+    """
+    both, pred, ref = np.moveaxis(np.asarray(counts), -1, 0)
+    rest = np.stack([total - pred - ref + both, total - pred, total - ref], axis=-1)
+    return (iou_from_counts(counts) + iou_from_counts(rest)) / 2
 
 
 def dice(pred: np.ndarray, ref: np.ndarray) -> float:
