@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_PIN := $(shell grep '^torch==' constraints.txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test weights docs
+.PHONY: demo test test-nnunet weights docs
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/package weights
@@ -25,6 +25,19 @@ test: $(VENV)/dev weights
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+
+# nnU-Net's own check of what `data convert --to nnunet` writes. It depends on packages that do not live beside ours, so
+# that its reader and checker stand in an environment of their own, without what only its training needs.
+test-nnunet: $(VENV)/dev $(VENV)-nnunet/ready
+	MORPHOGEN_NNUNET=$(abspath $(VENV)-nnunet/bin/python) $(BIN)/python -m pytest -q tests/data/test_nnunet_accepts.py
+
+$(VENV)-nnunet/ready: $(VENV)/python constraints.txt tests/nnunet.txt
+	$(BIN)/python -m venv $(VENV)-nnunet
+	$(VENV)-nnunet/bin/python -m pip install --no-deps $(TORCH_PIN) --extra-index-url $(TORCH_INDEX)
+	$(VENV)-nnunet/bin/python -m pip install --no-deps nnunetv2==2.8.1 acvl-utils==0.2.6 batchgenerators==0.25.5 \
+		batchgeneratorsv2==0.3.6 dynamic-network-architectures==0.4.4
+	$(VENV)-nnunet/bin/python -m pip install --constraint constraints.txt --requirement tests/nnunet.txt
+	@touch $@
 
 docs: $(VENV)/package
 	$(BIN)/python docs/make_cli.py

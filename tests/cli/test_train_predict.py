@@ -103,7 +103,7 @@ class TestTrain:
         [
             (["u-net"], "u-net: no such method; did you mean unet?"),
             (["copy-paste", "--lr", "0.1"], "--lr: copy-paste has no such option"),
-            (["unet", "--preset", "paper"], "unet+tiny: is not option=value; unet has encoder"),
+            (["unet", "--preset", "paper"], "unet+paper: is not option=value; unet has encoder"),
             (["unet", "--encoder", "resnet"], "has no encoder 'resnet'"),
             (["unet", "--max-train-steps", "0"], "--max-train-steps 0: must be positive"),
         ],
