@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from morphogen.errors import InputError
 
@@ -13,10 +14,11 @@ def kinds_of(cls: type[Any]) -> dict[str, type]:
     """Field -> bool, int, float or str; of ``X | None`` it is X, of a choice between words str. Others are left out."""
     kinds: dict[str, type] = {}
     for name, hint in get_type_hints(cls).items():
-        if get_origin(hint) is ClassVar:
-            continue
-        parts = [part for part in get_args(hint) if part is not type(None)]
-        kind = str if get_origin(hint) is Literal else (parts or [hint])[0]
+        kind: Any = hint
+        if get_origin(hint) in (Union, UnionType):
+            kind = next(part for part in get_args(hint) if part is not type(None))
+        elif get_origin(hint) is Literal:
+            kind = str
         if kind in (bool, int, float, str):
             kinds[name] = kind
     return kinds
