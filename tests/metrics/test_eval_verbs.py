@@ -15,7 +15,7 @@ from morphogen.cli.eval_images import Images
 from morphogen.data.phantoms import phantom
 from morphogen.errors import InputError
 from morphogen.metrics import weights
-from morphogen.metrics.masks import METRICS
+from morphogen.metrics.masks import ALL_METRICS, POOLED
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def test_masks_result(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest
     assert main(["eval", "masks", *map(str, folders), "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert result["n"] == 2
-    assert set(result["metrics"]) == set(METRICS)
+    assert set(result["metrics"]) == {*ALL_METRICS, *POOLED.values()}
     dice = result["metrics"]["dice"]
     assert dice["per_image"] == {"a": 1.0, "b": pytest.approx(2 * 48 / 128)}
     assert dice["mean"] == pytest.approx((1 + 0.75) / 2)

@@ -55,6 +55,8 @@ def label_volume(path: Path) -> NDArray[np.int64]:
 
 
 def _whole(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    if not np.isfinite(values).all():
+        raise FaultError(path, "holds NaN or infinite values", "save labels as integers")
     if not np.array_equal(values, np.trunc(values)):
         raise FaultError(path, "holds values that are not whole numbers", "save labels as integers")
     labels: NDArray[np.int64] = values.astype(np.int64)

@@ -9,8 +9,9 @@ Source: Margolin et al., "How to Evaluate Foreground Maps?", CVPR 2014, and the 
 * E_w = min(E, E_A) B; TP = sum g - sum E_w on g; FP = sum E_w off g; recall = 1 - mean E_w on g;
   precision = TP / (TP + FP); F = 2 precision recall / (precision + recall).
 
-Of several nearest foreground pixels the first column by column counts, as MATLAB stores them. Departure: for a
-reference without foreground, where the code yields NaN, the score is 1 if the map is 0 everywhere, else 0.
+Of several nearest foreground pixels the first column by column counts, as MATLAB stores them. Departure: the code
+yields NaN for a reference without foreground, and above 0 for an empty map beside an object at the image border (E_A
+falls there). Here both empty scores 1, one of them empty 0, like the overlaps.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ def weighted_f(pred: np.ndarray, ref: np.ndarray) -> float:
         ref: (H, W) bool mask.
     """
     foreground = np.count_nonzero(ref)
-    if not foreground:
-        return 0.0 if pred.any() else 1.0
+    if not (foreground and pred.any()):
+        return 0.0 if foreground or pred.any() else 1.0
     box = _box((pred > 0) | ref)  # beyond it there is no error, nor anything that reaches the foreground
     on, off = _errors(np.asarray(pred[box], dtype=np.float64), ref[box])
-    recall = 1 - on / foreground
-    precision = (foreground - on) / (EPS + foreground - on + off)
+    true = foreground - on
+    recall, precision = 1 - on / foreground, true / (EPS + (true + off))
     return float(2 * recall * precision / (EPS + recall + precision))
 
 

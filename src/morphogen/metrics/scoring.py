@@ -1,0 +1,77 @@
+"""Scores of many mask files, by several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from morphogen.errors import InputError, WorkError
+from morphogen.metrics.mask_files import MaskPair, MaskPairs
+from morphogen.progress import track
+
+S = TypeVar("S")
+Score = Callable[[MaskPair], S]
+
+WORTH_A_PROCESS = 48
+"""Pictures that take as long as a process takes to start; a volume counts as a dozen."""
+AT_ONCE = 8
+"""Pairs that a process takes at a time."""
+
+
+def score_files(pairs: MaskPairs, score: Score[S], workers: int | None = None) -> dict[str, S]:
+    """Read and score every pair, with a progress bar.
+
+    Args:
+        pairs: The files.
+        score: What is done with a pair; pickled where there are several workers.
+        workers: Processes; None for as many as there are cores and the work is worth. They are spawned, so that a
+            script which calls this needs the usual ``if __name__ == "__main__"``.
+
+    Returns:
+        Id -> score, in the order of the files, whatever the number of workers.
+
+    Raises:
+        InputError: As `MaskPairs.read`; or a number of workers below 1.
+        WorkError: A worker was killed.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: is not positive; give at least 1")
+    size = len(pairs) * (12 if pairs.volumes else 1)
+    number = min(workers or _cores(), len(pairs)) if workers else min(_cores(), size // WORTH_A_PROCESS, len(pairs))
+    if number <= 1:
+        return {pair.id: score(pair) for pair in track(pairs, "scoring", len(pairs))}
+    chunk = 1 if pairs.volumes else max(1, min(AT_ONCE, len(pairs) // (4 * number)))
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(number, context, _begin, (pairs, score)) as pool:
+            found = pool.map(_score_one, pairs.files, chunksize=chunk)
+            return dict(zip(pairs.files, track(found, "scoring", len(pairs)), strict=True))
+    except BrokenProcessPool as error:
+        raise WorkError("a process that scored masks was killed; free some memory, or give --workers 1") from error
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_JOB: tuple[MaskPairs, Score[Any]]
+
+
+def _begin(pairs: MaskPairs, score: Score[Any]) -> None:
+    """What every worker holds; an interrupt is the first process's affair."""
+    global _JOB
+    _JOB = pairs, score
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _score_one(name: str) -> Any:
+    pairs, score = _JOB
+    try:
+        return score(pairs.read(name))
+    except InputError as error:  # its subclasses do not survive the way back
+        raise InputError(str(error)) from None
