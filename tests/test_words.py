@@ -25,7 +25,7 @@ KINDS = kinds_of(Config)
 
 
 def test_fields_by_their_types() -> None:
-    assert KINDS == {"size": str, "steps": int, "rate": float, "fast": bool}
+    assert {"size": str, "steps": int, "rate": float, "fast": bool} == KINDS
 
 
 @pytest.mark.parametrize(
