@@ -38,7 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("morphogen.cli.models:Models", "every method with one line, its kind and its source"),
 }
 """Verb -> (module:Class, one-line summary). One verb a module; the words before the last are a group."""
-SHARED = ("pretrain", "train", "sample")
+SHARED = ("pretrain", "train", "sample", "eval images")
 """Verbs that several processes, launched together, do as one; of any other each would do the whole."""
 
 

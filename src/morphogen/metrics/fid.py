@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from morphogen.errors import InputError
+from morphogen.metrics.mmd import finite
 
 
 class FeatureStats:
@@ -21,19 +22,31 @@ class FeatureStats:
         self._scatter = np.zeros((dim, dim))
 
     def update(self, features: np.ndarray) -> FeatureStats:
-        """Add a batch, (B, D). Chan, Golub and LeVeque (1983): no cancellation, whatever the order of batches."""
-        features = np.asarray(features, dtype=np.float64)
-        count = len(features)
-        if count == 0:
-            return self
-        mean = features.mean(axis=0)
-        centred = features - mean
-        shift = mean - self.mean
-        total = self.n + count
-        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self.n * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.n = total
+        """Add a batch, (B, D).
+
+        Raises:
+            InputError: A feature is not finite.
+        """
+        features = finite(features)
+        if len(features):
+            mean = features.mean(axis=0)
+            centred = features - mean
+            self._add(len(features), mean, centred.T @ centred)
         return self
+
+    def merge(self, other: FeatureStats) -> FeatureStats:
+        """Add all that another one has seen, in place."""
+        if other.n:
+            self._add(other.n, other.mean, other._scatter)
+        return self
+
+    def _add(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+        """Chan, Golub and LeVeque (1983): no cancellation, whatever the order of batches."""
+        shift = mean - self.mean
+        total = self.n + n
+        self._scatter += scatter + np.outer(shift, shift) * (self.n * n / total)
+        self.mean = self.mean + shift * (n / total)
+        self.n = total
 
     @property
     def cov(self) -> np.ndarray:
@@ -43,7 +56,7 @@ class FeatureStats:
             InputError: Fewer than two rows have been added.
         """
         if self.n < 2:
-            raise InputError(f"FID: a set holds {self.n} images; a covariance needs at least 2")
+            raise _too_few(self.n)
         return self._scatter / (self.n - 1)
 
 
@@ -60,23 +73,51 @@ def frechet_distance(a: FeatureStats, b: FeatureStats) -> float:
 
 
 def fid(synthetic: np.ndarray, real: np.ndarray) -> float:
-    """`frechet_distance` of two sets of features, (N, D) and (M, D).
+    """Fréchet distance of two sets of features, (N, D) and (M, D).
+
+    With X and Y the centred features, Tr (C_x C_y)^(1/2) is the sum of the singular values of X Y^T over
+    sqrt((N - 1) (M - 1)). That is the short way where a set has fewer rows than features.
 
     Raises:
-        InputError: A set has fewer than two rows.
+        InputError: A set has fewer than two rows, or a feature is not finite.
     """
     dim = synthetic.shape[1]
-    return frechet_distance(FeatureStats(dim).update(synthetic), FeatureStats(dim).update(real))
+    if min(len(synthetic), len(real)) > dim:
+        return frechet_distance(FeatureStats(dim).update(synthetic), FeatureStats(dim).update(real))
+    (x, mean_x), (y, mean_y) = _centred(synthetic), _centred(real)
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    shift = mean_x - mean_y
+    return max(float(shift @ shift + (x**2).sum() + (y**2).sum() - 2 * cross), 0.0)
+
+
+def _centred(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, D) features without their mean and over sqrt(N - 1), and the mean."""
+    features = finite(features)
+    if len(features) < 2:
+        raise _too_few(len(features))
+    mean = features.mean(axis=0)
+    return (features - mean) / np.sqrt(len(features) - 1), mean
+
+
+def _too_few(n: int) -> InputError:
+    return InputError(f"FID: a set holds {n} images; a covariance needs at least 2")
 
 
 def _trace_sqrt_product(cov_a: np.ndarray, cov_b: np.ndarray) -> float:
     """Tr (A B)^(1/2) for positive semi-definite A and B.
 
-    With A = L L^T, the product A B has the non-zero eigenvalues of L^T B L, which is symmetric: two symmetric
-    eigenproblems, real throughout, where the general matrix square root turns complex or NaN on the singular
-    covariances of few images.
+    With A = L L^T, the product A B has the non-zero eigenvalues of L^T B L, which is symmetric: real throughout, where
+    the general matrix square root turns complex or NaN on the singular covariances of few images.
     """
-    values, vectors = np.linalg.eigh(cov_a)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-    root = vectors[:, kept] * np.sqrt(values[kept])
+    root = _root(cov_a)
     return float(np.sqrt(np.linalg.eigvalsh(root.T @ cov_b @ root).clip(min=0)).sum())
+
+
+def _root(cov: np.ndarray) -> np.ndarray:
+    """L with L L^T = `cov`: Cholesky's, or where that is singular, one from its eigenvectors."""
+    try:
+        return np.linalg.cholesky(cov)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(cov)
+        kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+        return vectors[:, kept] * np.sqrt(values[kept])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from morphogen.errors import InputError
+from morphogen.metrics import mmd
 
 MAX_SUBSET = 1000
-_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def kid(synthetic: np.ndarray, real: np.ndarray, subsets: int = 100, seed: int =
         seed: Of the draws.
 
     Raises:
-        InputError: A set has fewer than four rows.
+        InputError: A set has fewer than four rows, or a feature is not finite.
     """
     smaller = min(len(synthetic), len(real))
     if smaller < 4:
@@ -67,19 +67,8 @@ def kid(synthetic: np.ndarray, real: np.ndarray, subsets: int = 100, seed: int =
 
 def mmd2(x: np.ndarray, y: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy of (N, D) and (M, D) under the cubic kernel; N, M >= 2."""
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    n, m = len(x), len(y)
-    within_x = (_kernel_sum(x, x) - _diagonal_sum(x)) / (n * (n - 1))
-    within_y = (_kernel_sum(y, y) - _diagonal_sum(y)) / (m * (m - 1))
-    return float(within_x + within_y - 2 * _kernel_sum(x, y) / (n * m))
+    return mmd.mmd2(x, y, _cubic).unbiased
 
 
-def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
-    """Sum of k over all pairs of rows; in blocks, so that memory stays small."""
-    dim = x.shape[1]
-    blocks = (x[start : start + _BLOCK] @ y.T for start in range(0, len(x), _BLOCK))
-    return float(sum(((block / dim + 1) ** 3).sum() for block in blocks))
-
-
-def _diagonal_sum(x: np.ndarray) -> float:
-    return float((((x * x).sum(axis=1) / x.shape[1] + 1) ** 3).sum())
+def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x @ y.T / x.shape[1] + 1) ** 3

@@ -65,20 +65,38 @@ def lpips(
     Raises:
         InputError: No such network, its weights are not installed, or the images are smaller than it takes.
     """
-    import torch
-
-    spec = _find(network)
+    _find(network)
     _check(a, b, network)
     if not len(a):
         return np.empty(0)
-    trunk, heads = _load(spec, device)
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(a), batch_size):
-            part = slice(start, start + batch_size)
-            both = np.concatenate([a[part], b[part]])
-            found.append(_distances(trunk, heads, torch.from_numpy(both).to(device)))
-    return torch.cat(found).cpu().numpy()
+    distance = Lpips(network, device)
+    parts = (slice(start, start + batch_size) for start in range(0, len(a), batch_size))
+    return np.concatenate([distance(a[part], b[part]) for part in parts])
+
+
+class Lpips:
+    """The metric with its network loaded.
+
+    Args:
+        network: Key of `NETWORKS`.
+        device: A torch device.
+
+    Raises:
+        InputError: No such network, or its weights are not installed.
+    """
+
+    def __init__(self, network: str = "vgg16", device: str = "cpu") -> None:
+        self.network, self.device = network, device
+        self._trunk, self._heads = _load(_find(network), device)
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(B,) float64 distances of the pairs of two (B, 3, H, W) uint8 arrays; see `lpips`."""
+        import torch
+
+        _check(a, b, self.network)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.concatenate([a, b])).to(self.device)
+            return _distances(self._trunk, self._heads, pixels).cpu().numpy()
 
 
 def _find(network: str) -> Network:

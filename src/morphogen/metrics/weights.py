@@ -79,7 +79,7 @@ MEMBERS: dict[str, Member] = {
 def available(name: str) -> bool:
     """Whether `load_member(name)` would find its file; the hash is left to the load."""
     try:
-        _locate(name)
+        locate(name)
     except InputError:
         return False
     return True
@@ -98,7 +98,7 @@ def load_member(name: str) -> Any:
     Raises:
         InputError: The package is missing or of another version, or the member's hash differs.
     """
-    path = _locate(name)
+    path = locate(name)
     member = MEMBERS[name]
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != member.sha256:
@@ -108,7 +108,12 @@ def load_member(name: str) -> Any:
     return _DECODERS[member.format](data)
 
 
-def _locate(name: str) -> Path:
+def locate(name: str) -> Path:
+    """The file of one member, which `load_member` reads.
+
+    Raises:
+        InputError: The package is missing or of another version.
+    """
     if name not in MEMBERS:
         raise InputError(f"{name}: no such weights; there are {', '.join(MEMBERS)}")
     member = MEMBERS[name]
