@@ -21,11 +21,15 @@ def published(n_train: int) -> dict[str, Any]:
         "max_train_steps": _EPOCHS * math.ceil(n_train / _BATCH) * len(_SCALES),
         "optimizer": "adamw",
         "lr": 1e-4,
+        "encoder_lr_scale": 1.0,
         "weight_decay": 1e-4,
-        "lr_scheduler": "constant",
+        "norm_decay": True,
+        "lr_scheduler": "constant",  # the script would lower it after epoch 200
         "lr_warmup_steps": 0,
         "max_grad_norm": 0.0,
         "max_grad_value": 0.5,
+        "augmentation": "none",
         "scales": _SCALES,
+        "colour_exchange": False,
         "mixed_precision": "no",
     }

@@ -1,7 +1,7 @@
 """The probability correction strategy: each side of the boundary is weighted by how rare it is.
 
-Wei et al., SANet (MICCAI 2021, arXiv:2108.00882): a net that was trained on small lesions among much background is timid
-about the lesion. In use, not in training, positive logits are divided by the part of the image that is positive,
+Wei et al., SANet (MICCAI 2021, arXiv:2108.00882): a net that was trained on small lesions among much background is
+timid about the lesion. In use, not in training, positive logits are divided by the part of the image that is positive,
 negative ones by the part that is negative.
 """
 

@@ -23,11 +23,13 @@ def published(n_train: int) -> dict[str, Any]:
         "encoder_lr_scale": 0.1,
         "momentum": 0.9,
         "weight_decay": 5e-4,
+        "norm_decay": True,
         "lr_scheduler": "halving",
         "lr_warmup_steps": 0,
         "max_grad_norm": 0.0,
+        "augmentation": "geometric",
         "colour_exchange": True,
         # 256, 288, 320 and 352 px with chances of 0.1, 0.2, 0.3 and 0.4
         "scales": tuple(side / 352 for side in (352, 320, 288, 352, 320, 256, 352, 320, 288, 352)),
-        "mixed_precision": "fp16",
+        "mixed_precision": "fp16",  # theirs was apex's O2
     }
