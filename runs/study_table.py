@@ -40,8 +40,9 @@ def images(results: dict[str, Any]) -> list[str]:
     table = []
     for label, found in repetitions.items():
         rows, adherence, audit = found["distances"]["rows"], found["adherence"], results["audit"].get(label, {})
+        copies = audit.get("memorisation", audit)
         values = [v for name in names for v in (1000 * rows[name]["kid"]["mean"], rows[name]["fid"])]
-        table.append([*values, adherence["dice"], adherence["dice_on_real"], audit.get("rate", float("nan"))])
+        table.append([*values, adherence["dice"], adherence["dice_on_real"], copies.get("rate", float("nan"))])
     table.append([mean(column) for column in zip(*table, strict=True)])
     lines = ["| repetition | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for label, values in zip([*repetitions, "mean"], table, strict=True):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from morphogen.study import quality
+from morphogen.study.audits import copies
 from morphogen.study.bench import Bench
-from morphogen.study.quality import ImageSet, copies, distances, image_sets, measure_images
+from morphogen.study.quality import ImageSet, distances, image_sets, measure_images
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
 from morphogen.study.synthesis import Pairs, synthetic_pairs
@@ -103,7 +104,11 @@ def test_the_judge_of_adherence_is_no_judge_of_an_arm(make_config: Make, quick: 
     assert written["adherence"]["n"] == written["n_synthetic"] == len(r.train)
     assert written["adherence"]["n_real"] == len(r.validation)
     assert written["distances"]["features"] is None
-    assert written["audit"]["n_real"] == len(r.train)
+    audit = written["audit"]
+    assert audit["memorisation"]["n_real"] == len(r.train)
+    assert audit["duplicates"]["n"] == len(r.train)
+    assert audit["leakage"]["n_test"] == len(r.test)
+    assert "gates" not in audit
     assert (bench.out / "images" / "fold1-closest.png").exists()
     assert not (bench.out / "test_reads.jsonl").exists()
 
@@ -133,5 +138,5 @@ def test_a_single_training_image_has_no_audit_and_stops_nothing(
     bench = bench_of(make_config(annotated=2))
     r, sets = bench.splits.repetitions[0], sets_of(bench)
     assert len(r.train) == 1
-    assert copies(bench, r, Pairs(synthetic_pairs(bench, r), 16), sets, tmp_path / "closest.png") == {}
+    assert copies(bench, r, sets, tmp_path / "closest.png") == {}
     assert not (tmp_path / "closest.png").exists()

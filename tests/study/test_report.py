@@ -145,7 +145,7 @@ def test_image_measures_are_means_over_repetitions(whole: Path) -> None:
     assert "100.5" in text
     results = json.loads((whole / "results.json").read_text())
     assert set(results["images"]) == set(results["audit"]) == {"fold0", "fold1"}
-    assert results["audit"]["fold0"]["flagged"] == 2
+    assert results["audit"]["fold0"]["memorisation"]["flagged"] == 2
 
 
 def test_pairs_show_real_beside_synthetic(whole: Path) -> None:

@@ -41,8 +41,8 @@ def draw_pairs(
     for k, pair in enumerate(shown):
         left = _GAP + (k % _COLUMNS) * (cell[0] + _GAP)
         top = _GAP + (k // _COLUMNS) * cell[1]
-        sheet.paste(_tile(synthetic(pair["id"])), (left, top))
-        sheet.paste(_tile(real(pair["nearest"])), (left + SIDE + 2, top))
+        sheet.paste(tile(synthetic(pair["id"])), (left, top))
+        sheet.paste(tile(real(pair["nearest"])), (left + SIDE + 2, top))
         colour = "#b00020" if pair["flagged"] else "#333333"
         distances = ", ".join(f"{name} {value:.3f}" for name, value in pair["distances"].items())
         caption = (
@@ -54,7 +54,8 @@ def draw_pairs(
     write_bytes(path, buffer.getvalue())
 
 
-def _tile(image: np.ndarray) -> Image.Image:
+def tile(image: np.ndarray) -> Image.Image:
+    """An (H, W, 3) uint8 image as a square of `SIDE` pixels."""
     return Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 

@@ -1,44 +1,29 @@
-"""Are synthetic images copies of real ones? Each is compared with the real image that it resembles most.
+"""The real image that an image resembles most, by two distances between whole images of one size.
 
-Two distances, both between whole images of one size:
+* ``pixel``: 1 - correlation of 32 x 32 grey thumbnails without their border of two pixels; the least over the four
+  mirror images, and over shifts of up to two thumbnail pixels each way (a sixteenth of the side), since a generator
+  that was trained with flips and shifts may copy flipped and shifted.
+* a feature extractor's, under its name (``inception``): 1 - cosine of the features.
 
-* ``pixel``: 1 - correlation of 32 x 32 grey thumbnails; the least over the four mirror images, since a generator
-  that was trained with flips may copy flipped.
-* ``inception``: 1 - cosine of Inception features, where these weights are installed.
-
-What is near is said by the real images themselves: the threshold of a distance is the 1st percentile of the distance
-from each real image to its nearest one *of another subject* (frames of one video resemble each other by nature). A
-synthetic image is flagged below the threshold of either distance, or where it is a near-duplicate by the rule of
-`morphogen.data.duplicates`. A copied detail in new surroundings is not found in this way.
+The search is exhaustive and exact: no image is passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from morphogen.data.duplicates import (
-    CORRELATION,
-    HASH_DISTANCE,
-    grey_thumbnail,
-    groups_of,
-    near_duplicate_pairs,
-    signatures_of,
-)
-from morphogen.errors import InputError
+from morphogen.data.duplicates import THUMBNAIL, grey_thumbnail, signatures_of
 
-PERCENTILE = 1.0
-PROTOCOL = (
-    "nearest real image of each synthetic one, at the size of the synthetic images; "
-    "pixel = 1 - correlation of 32 x 32 grey thumbnails, least over mirror images; "
-    "inception = 1 - cosine of Inception features; "
-    "flagged below the 1st percentile of the distances from real images to their nearest of another subject "
-    "(of another near-duplicate group where subjects are unknown), or as a near-duplicate"
-)
+SHIFT = 2
+"""Largest shift, in pixels of the thumbnails, along each axis."""
+WINDOW = THUMBNAIL - 2 * SHIFT
 _MIRRORS = ((), (1,), (2,), (1, 2))
+_SHIFTS = sorted(
+    ((y, x) for y in range(-SHIFT, SHIFT + 1) for x in range(-SHIFT, SHIFT + 1)), key=lambda s: abs(s[0]) + abs(s[1])
+)
 _BLOCK = 1024
 
 
@@ -49,144 +34,149 @@ class ImageSet:
     Attributes:
         ids: One an image.
         thumbnails: (N, 32, 32) float32 grey.
-        features: (N, D) float64 Inception features, or None.
+        features: (N, D) float64 features, or None.
         subjects: One an image, or None where unknown.
+        extractor: Name of the features, and of their distance.
     """
 
     ids: Sequence[str]
     thumbnails: np.ndarray
     features: np.ndarray | None = None
     subjects: Sequence[str] | None = None
+    extractor: str = "inception"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: Sequence[int]) -> ImageSet:
+        """Some of the images."""
+        index = np.asarray(rows, dtype=np.int64)
+        return ImageSet(
+            [self.ids[i] for i in index],
+            self.thumbnails[index],
+            None if self.features is None else self.features[index],
+            None if self.subjects is None else [self.subjects[i] for i in index],
+            self.extractor,
+        )
 
 
 def image_set(
-    ids: Sequence[str], images: Iterable[np.ndarray], subjects: Sequence[str] | None = None, inception: bool = False
+    ids: Sequence[str],
+    images: Iterable[np.ndarray],
+    subjects: Sequence[str] | None = None,
+    extractor: str | None = None,
 ) -> ImageSet:
-    """Reduce (H, W, 3) uint8 images to what is compared; both sets of an audit must come at one size.
+    """Reduce (H, W, 3) uint8 images to what is compared; all sets of an audit must come at one size.
+
+    Args:
+        ids: One an image.
+        images: The images; consumed one after the other.
+        subjects: One an image, or None where unknown.
+        extractor: Features to take too (`morphogen.metrics.features`), or None.
 
     Raises:
-        InputError: `inception` without its weights installed.
+        InputError: There is no such extractor, or its weights are not installed.
     """
-    kept = list(images)
-    thumbnails = np.stack([grey_thumbnail(image) for image in kept])
-    features = None
-    if inception:
+    thumbnails: list[np.ndarray] = []
+
+    def passing() -> Iterator[np.ndarray]:
+        for image in images:
+            thumbnails.append(grey_thumbnail(image))
+            yield image
+
+    if extractor is None:
+        features = None
+        for _ in passing():
+            pass
+    else:
         from morphogen.metrics.features import extract
 
-        features = extract(kept)
-    return ImageSet(ids, thumbnails, features, subjects)
-
-
-def audit(synthetic: ImageSet, real: ImageSet) -> dict[str, Any]:
-    """Compare every synthetic image with its nearest real one.
-
-    Returns:
-        ``n``, ``n_real``, ``flagged``, ``rate`` (flagged / n), ``rate_of_real`` (the same rule applied to real images
-        and those of other subjects: what a harmless set shows), ``threshold`` by distance, ``protocol``, and
-        ``pairs``: one a synthetic image, closest first: ``id``, ``nearest``, ``by`` (the distance in which that one is
-        nearest), ``distances`` by name, ``hash_distance`` (differing bits to the nearest by ``pixel``), ``flagged``.
-
-    Raises:
-        InputError: Fewer than two real images (or subjects) that differ.
-    """
-    between = _neighbours(real, real, _groups(real))
-    threshold = {name: float(np.percentile(n.distance, PERCENTILE)) for name, n in between.items()}
-    found = _neighbours(synthetic, real, None)
-    flags = _flags(found, synthetic, real, threshold)
-    return {
-        "n": len(synthetic.ids),
-        "n_real": len(real.ids),
-        "flagged": int(flags.sum()),
-        "rate": float(flags.mean()),
-        "rate_of_real": float(_flags(between, real, real, threshold).mean()),
-        "threshold": threshold,
-        "protocol": PROTOCOL,
-        "pairs": _pairs(found, synthetic, real, threshold, flags),
-    }
+        features = extract(passing(), extractor)
+    stack = np.array(thumbnails, dtype=np.float32).reshape(-1, THUMBNAIL, THUMBNAIL)
+    return ImageSet(ids, stack, features, subjects, extractor or "inception")
 
 
 @dataclass(frozen=True)
-class _Neighbours:
-    """Nearest image of each: its index, its distance, and the mirror (of `_MIRRORS`) in which it was found."""
+class Neighbours:
+    """Nearest image of each: its index, its distance, and how it was found (indices of mirror and shift)."""
 
     index: np.ndarray
     distance: np.ndarray
     mirror: np.ndarray
+    shift: np.ndarray
 
 
-def _groups(real: ImageSet) -> np.ndarray:
-    """Group of every real image: its subject, else its near-duplicates."""
-    if real.subjects is not None and len(set(real.subjects)) > 1:
-        return np.unique(np.array(real.subjects), return_inverse=True)[1]
-    groups = groups_of(len(real.ids), near_duplicate_pairs(signatures_of(real.thumbnails)))
-    if len(set(groups)) < 2:
-        raise InputError(f"audit: {len(real.ids)} real images without a difference; give at least 2 that differ")
-    return np.array(groups)
+def neighbours(images: ImageSet, real: ImageSet, groups: np.ndarray | None = None) -> dict[str, Neighbours]:
+    """Nearest real image of each image, by every distance that both sets have.
 
-
-def _neighbours(images: ImageSet, real: ImageSet, groups: np.ndarray | None) -> dict[str, _Neighbours]:
-    """Nearest real image by each distance; with `groups`, of another group than one's own."""
-    mirrors = [_unit(_mirror(images.thumbnails, axes)) for axes in _MIRRORS]
-    found = {"pixel": _search(mirrors, _unit(real.thumbnails), groups)}
+    Args:
+        images: What to look for.
+        real: Where to look.
+        groups: Where `images` is `real`: (N,) group of each, and only images of another group count.
+    """
+    found = {"pixel": _nearest_pixels(images.thumbnails, real.thumbnails, groups)}
     if images.features is not None and real.features is not None:
-        found["inception"] = _search([_normalised(images.features)], _normalised(real.features), groups)
+        found[real.extractor] = _nearest_features(_normalised(images.features), _normalised(real.features), groups)
     return found
 
 
-def _search(queries: Sequence[np.ndarray], real: np.ndarray, groups: np.ndarray | None) -> _Neighbours:
-    """Largest cosine over real rows and over the versions of a query, in blocks of rows."""
-    index, best, mirror = [], [], []
-    for start in range(0, len(queries[0]), _BLOCK):
-        cosines = np.stack([query[start : start + _BLOCK] @ real.T for query in queries])
-        if groups is not None:
-            cosines[:, groups[start : start + _BLOCK, None] == groups[None]] = -np.inf
-        over_mirrors = cosines.max(axis=0)
-        nearest = over_mirrors.argmax(axis=1)
-        rows = np.arange(len(nearest))
-        index.append(nearest)
-        best.append(over_mirrors[rows, nearest])
-        mirror.append(cosines[:, rows, nearest].argmax(axis=0))
-    return _Neighbours(np.concatenate(index), 1 - np.concatenate(best), np.concatenate(mirror))
+def hash_distances(found: Neighbours, images: ImageSet, real: ImageSet) -> np.ndarray:
+    """(N,) differing bits of the perceptual hashes of each image and its neighbour, laid over each other as found."""
+    if not len(images):
+        return np.zeros(0, dtype=np.int64)
+    rows = zip(images.thumbnails, found.mirror, strict=True)
+    ours = np.stack([_window(np.flip(t[None], _MIRRORS[m]), (0, 0))[0] for t, m in rows])
+    places = zip(found.index, found.shift, strict=True)
+    theirs = np.stack([_window(real.thumbnails[i][None], _SHIFTS[s])[0] for i, s in places])
+    return (signatures_of(ours).bits != signatures_of(theirs).bits).sum(axis=1)
 
 
-def _pairs(
-    found: dict[str, _Neighbours], images: ImageSet, real: ImageSet, threshold: dict[str, float], flags: np.ndarray
-) -> list[dict[str, Any]]:
-    names = list(found)
-    relative = np.stack([found[name].distance / max(threshold[name], 1e-12) for name in names])
-    by, hashes = relative.argmin(axis=0), _hash_distance(found["pixel"], images, real)
-    return [
-        {
-            "id": images.ids[i],
-            "nearest": real.ids[found[names[by[i]]].index[i]],
-            "by": names[by[i]],
-            "distances": {name: float(found[name].distance[i]) for name in names},
-            "hash_distance": int(hashes[i]),
-            "flagged": bool(flags[i]),
-        }
-        for i in np.argsort(relative.min(axis=0), kind="stable")
+def _nearest_pixels(images: np.ndarray, real: np.ndarray, groups: np.ndarray | None) -> Neighbours:
+    """Largest correlation over real images, mirrors and shifts: one matrix product for each of the two last."""
+    queries = [_unit(_window(np.flip(images, axes), (0, 0))) for axes in _MIRRORS]
+    best = np.full(len(images), -np.inf, dtype=np.float32)
+    index, mirror, shift = (np.zeros(len(images), dtype=np.int64) for _ in range(3))
+    for s, by in enumerate(_SHIFTS):
+        rows = _unit(_window(real, by))
+        for m, query in enumerate(queries):
+            for start in range(0, len(images), _BLOCK):
+                stop = start + _BLOCK
+                nearest, cosine = _largest(query[start:stop] @ rows.T, groups, start)
+                better = np.flatnonzero(cosine > best[start:stop])
+                at = better + start
+                best[at], index[at], mirror[at], shift[at] = cosine[better], nearest[better], m, s
+    return Neighbours(index, 1 - best.astype(np.float64), mirror, shift)
+
+
+def _nearest_features(images: np.ndarray, real: np.ndarray, groups: np.ndarray | None) -> Neighbours:
+    blocks = [
+        _largest(images[start : start + _BLOCK] @ real.T, groups, start) for start in range(0, len(images), _BLOCK)
     ]
+    index = np.concatenate([np.zeros(0, dtype=np.int64), *(nearest for nearest, _ in blocks)])
+    zero = np.zeros(len(index), dtype=np.int64)
+    return Neighbours(index, 1 - np.concatenate([np.zeros(0), *(cosine for _, cosine in blocks)]), zero, zero)
 
 
-def _flags(found: dict[str, _Neighbours], images: ImageSet, real: ImageSet, threshold: dict[str, float]) -> np.ndarray:
-    below = np.any([n.distance < threshold[name] for name, n in found.items()], axis=0)
-    alike = found["pixel"].distance <= 1 - CORRELATION
-    return below | (alike & (_hash_distance(found["pixel"], images, real) <= HASH_DISTANCE))
+def _largest(cosines: np.ndarray, groups: np.ndarray | None, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """Column and value of the largest entry of each row, among the columns of other groups."""
+    if groups is not None:
+        cosines[groups[start : start + len(cosines), None] == groups[None]] = -np.inf
+    nearest = cosines.argmax(axis=1)
+    return nearest, cosines[np.arange(len(nearest)), nearest]
 
 
-def _hash_distance(found: _Neighbours, images: ImageSet, real: ImageSet) -> np.ndarray:
-    """Differing bits of the perceptual hashes of each image, mirrored as it was found, and its neighbour."""
-    turned = np.stack([_mirror(t[None], _MIRRORS[m])[0] for t, m in zip(images.thumbnails, found.mirror, strict=True)])
-    ours, theirs = (signatures_of(thumbnails) for thumbnails in (turned, real.thumbnails))
-    return (ours.bits != theirs.bits[found.index]).sum(axis=1)
+def _window(thumbnails: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+    """(N, 32, 32) -> (N, 28, 28): the middle, moved by `shift`."""
+    y, x = SHIFT + shift[0], SHIFT + shift[1]
+    return thumbnails[:, y : y + WINDOW, x : x + WINDOW]
 
 
-def _mirror(thumbnails: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    return np.flip(thumbnails, axes) if axes else thumbnails
-
-
-def _unit(thumbnails: np.ndarray) -> np.ndarray:
-    return signatures_of(thumbnails).thumbnails.astype(np.float64)
+def _unit(windows: np.ndarray) -> np.ndarray:
+    """(N, 28, 28) -> (N, 784) float32 of zero mean and unit norm; a flat image becomes 0."""
+    flat = windows.reshape(len(windows), WINDOW * WINDOW).astype(np.float64)
+    flat -= flat.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.divide(flat, norm, out=np.zeros_like(flat), where=norm > 1e-6).astype(np.float32)
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:

@@ -1,74 +1,197 @@
-"""``morphogen audit``: are synthetic images copies of real ones?"""
+"""``morphogen audit``: copies of training images, leakage of test images, duplicates; and quality gates."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from morphogen.cli.verb import Verb
+from morphogen.errors import InputError, MorphogenError, WorkError
+
+if TYPE_CHECKING:
+    from morphogen.audit.folders import Material
+    from morphogen.audit.nearest import ImageSet
+    from morphogen.metrics.pictures import Size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(Verb):
-    """Compare every synthetic image with the real training image that it resembles most, and flag likely copies."""
+    """Look for copies of training images among synthetic ones, for leakage of test images, and for duplicates.
+
+    Every synthetic image is compared with the real training image that it resembles most. Where REAL states splits
+    (records.csv), the generator was trained on its training part, and its val and test parts serve as held-out and test
+    images.
+    """
 
     syn: tyro.conf.Positional[Path]
     """Folder with the synthetic images."""
     real: tyro.conf.Positional[Path]
     """Folder with the real images that the generator was trained on."""
+    held_out: Path | None = None
+    """Folder with real images that the generator did not see: how near are these to its training images? By default
+    training images are compared with those of other subjects."""
+    test: Path | None = None
+    """Folder with the test images, which nothing may have been trained on."""
+    generator: str | None = None
+    """Run folder of the generator, or its foundation (tiny, a folder, a hub id): what it was trained on is compared
+    with the test images."""
     out: Path | None = None
-    """Picture of the closest pairs (PNG); by default SYN-audit.png beside the folder of the synthetic images."""
-    features: Literal["auto", "inception", "none"] = "auto"
-    """Inception features beside pixels: where they are installed, always, or never."""
+    """Page of the result with the closest pairs (HTML), and beside it their picture (PNG); by default SYN-audit.html
+    beside the folder of the synthetic images."""
+    features: str = "auto"
+    """Features beside pixels: inception or another extractor; none; or auto, inception where it is installed."""
+    gates: tuple[str, ...] = ()
+    """Quality gates to judge by, any of adherence, copies, blur and saturation, with limits from the real images."""
+    segmenter: Path | None = None
+    """Run folder of the segmenter for the gate adherence; best one that was not trained on REAL."""
+    mask_values: str | None = None
+    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gate adherence; found where it is clear."""
+    drop: bool = False
+    """Note in SYN's manifest.jsonl which pairs the gates drop, and why. They stay where they are; `train` and all else
+    that reads the folder for use passes over them. Another --drop replaces the verdicts."""
 
     def run(self) -> dict[str, Any]:
-        from morphogen.audit.figure import draw_pairs
-        from morphogen.audit.nearest import audit, image_set
-        from morphogen.errors import InputError
-        from morphogen.metrics.pictures import find_pictures, picture, pictures
+        """Audit the folder.
+
+        Raises:
+            InputError: A folder or file is at fault, or an option lacks another one.
+        """
+        from morphogen.audit.duplicates import duplicates
+        from morphogen.audit.folders import find_leaks, gather
+        from morphogen.audit.memorisation import memorisation
+        from morphogen.metrics.pictures import picture
+
+        self._check_options()
+        page = self._page()
+        material = gather(self.syn, self.real, self.held_out, self.test)
+        size = picture(material.synthetic[0]).shape[:2]
+        sets = self._image_sets(material, size)
+        result: dict[str, Any] = {
+            "synthetic": self.syn.name,
+            "real": self.real.name,
+            "features": sets["synthetic"].extractor if sets["synthetic"].features is not None else None,
+            "note": self._note(),
+            "memorisation": memorisation(sets["synthetic"], sets["train"], sets.get("held_out")),
+            "leakage": find_leaks(material, sets["synthetic"], self.generator),
+            "duplicates": duplicates(material.synthetic.ids, sets["synthetic"].thumbnails, sets["train"].thumbnails),
+            "page": str(page),
+            "figure": str(page.with_suffix(".png")),
+        }
+        result["gates"] = self._judge(material, size, result["memorisation"]["pairs"]) if self.gates else None
+        self._show(result, material, size)
+        return result
+
+    def failure(self, result: dict[str, Any]) -> MorphogenError | None:
+        """Gates that leave nothing: their verdicts were not noted."""
+        if self.drop and not result["gates"]["accepted"]:
+            reasons = ", ".join(f"{gate} {n}" for gate, n in result["gates"]["reasons"].items())
+            return WorkError(f"{self.syn}: the gates would drop all pairs ({reasons}), so none is; leave a gate out")
+        return None
+
+    def _check_options(self) -> None:
+        from morphogen.sampling.gates import GATES
+
+        for gate in self.gates:
+            if gate not in GATES:
+                raise InputError(f"--gates {gate}: is not known; choose from {', '.join(GATES)}")
+        if self.drop and not self.gates:
+            raise InputError("--drop: notes the verdicts of gates, and none is named; name some with --gates")
+        if ("adherence" in self.gates) != (self.segmenter is not None):
+            raise InputError(
+                "--gates adherence: goes with --segmenter RUN, which finds the masks; give both or neither"
+            )
+        if self.drop and not (self.syn / "manifest.jsonl").is_file() and self.syn.is_dir():
+            raise InputError(f"{self.syn}: holds no manifest.jsonl for --drop to note verdicts in; leave --drop out")
+
+    def _page(self) -> Path:
+        folder = self.syn.resolve()
+        page = (self.out or folder.with_name(f"{folder.name}-audit.html")).with_suffix(".html")
+        if not page.absolute().parent.is_dir():
+            raise InputError(f"{page}: its folder does not exist; make it first or name another file")
+        return page
+
+    def _extractor(self) -> str | None:
         from morphogen.metrics.weights import available
+
+        if self.features == "auto":
+            return "inception" if available("inception") else None
+        return None if self.features == "none" else self.features
+
+    def _note(self) -> str | None:
+        if self.features != "auto" or self._extractor() is not None:
+            return None
+        from morphogen.metrics.weights import MEMBERS
+
+        return f"Pixels alone: Inception is not installed ({MEMBERS['inception'].remedy})."
+
+    def _image_sets(self, material: Material, size: Size) -> dict[str, ImageSet]:
+        from morphogen.audit.folders import subjects_of
+        from morphogen.audit.nearest import image_set
+        from morphogen.metrics.features import find
+        from morphogen.metrics.pictures import pictures
         from morphogen.progress import track
 
-        folder = self.syn.resolve()
-        figure = self.out or folder.with_name(f"{folder.name}-audit.png")
-        if not figure.absolute().parent.is_dir():
-            raise InputError(f"{figure}: its folder does not exist; make it first or name another file")
-        inception = self.features == "inception" or (self.features == "auto" and available("inception"))
-        synthetic, real = find_pictures(self.syn), find_pictures(self.real)
-        size = picture(synthetic[0]).shape[:2]
-        sets = [
-            image_set(
-                [record.id for record in records],
-                track(pictures(records, size), name, len(records)),
-                _subjects(records),
-                inception,
-            )
-            for name, records in (("synthetic", synthetic), ("real", real))
-        ]
-        result = audit(*sets)
-        by_id = [{record.id: record for record in records} for records in (synthetic, real)]
-        draw_pairs(
-            result["pairs"], lambda name: picture(by_id[0][name]), lambda name: picture(by_id[1][name], size), figure
-        )
-        _print(result, figure)
-        return result | {"figure": str(figure)}
+        extractor = self._extractor()
+        if extractor is not None:
+            find(extractor)
+        named = {"synthetic": material.synthetic, "train": material.train, "held_out": material.held_out}
+        return {
+            name: image_set(some.ids, track(pictures(list(some), size), name, len(some)), subjects_of(some), extractor)
+            for name, some in named.items()
+            if len(some)
+        }
+
+    def _judge(self, material: Material, size: Size, pairs: list[dict[str, Any]]) -> dict[str, Any]:
+        from morphogen.audit.gating import judge_folder
+        from morphogen.sampling.gates import write_verdicts
+
+        predict = None
+        if self.segmenter is not None:
+            from morphogen.segmenters.predictor import load_segmenter
+
+            predict = load_segmenter(self.segmenter)
+        verdicts = judge_folder(self.gates, material, size, pairs, predict, self.mask_values)
+        if self.drop and verdicts.kept:
+            write_verdicts(self.syn, verdicts)
+        dropped = {i: gates for i, gates in verdicts.dropped.items() if gates}
+        return verdicts.summary() | {"noted": self.drop and bool(verdicts.kept), "dropped": dropped}
+
+    def _show(self, result: dict[str, Any], material: Material, size: Size) -> None:
+        from morphogen.audit.figure import draw_pairs
+        from morphogen.audit.page import write_page
+        from morphogen.metrics.pictures import picture
+
+        ours, theirs = ({record.id: record for record in some} for some in (material.synthetic, material.train))
+        shown = (lambda name: picture(ours[name])), (lambda name: picture(theirs[name], size))
+        write_page(result, *shown, Path(result["page"]))
+        draw_pairs(result["memorisation"]["pairs"], *shown, Path(result["figure"]))
+        _print(result)
 
 
-def _subjects(records: list[Any]) -> list[str] | None:
-    """Subject of every record, or None where some are unknown."""
-    known = [record.subject for record in records]
-    return None if None in known else known
+def _print(result: dict[str, Any]) -> None:
+    from morphogen.audit.page import share
 
-
-def _print(result: dict[str, Any], figure: Path) -> None:
+    found, leaks, twins, gates = (result[name] for name in ("memorisation", "leakage", "duplicates", "gates"))
+    control, (low, high) = found["control"], found["ci95"]
+    if result["note"]:
+        print(result["note"])
     print(
-        f"{result['flagged']} of {result['n']} synthetic images are too near to one of {result['n_real']} real images"
+        f"{found['flagged']} of {found['n']} synthetic images are too near to one of {found['n_real']} training images"
     )
-    print(f"  ({100 * result['rate']:.1f} %; real images of different subjects: {100 * result['rate_of_real']:.1f} %)")
-    for pair in [pair for pair in result["pairs"] if pair["flagged"]][:10]:
+    print(
+        f"  {share(found['rate'])} (95 % interval {share(low)} to {share(high)}); control {share(control['rate'])} of"
+    )
+    print(f"  {control['n']} images: {control['of']}")
+    for pair in [pair for pair in found["pairs"] if pair["flagged"]][:10]:
         distances = ", ".join(f"{name} {value:.4f}" for name, value in pair["distances"].items())
         print(f"  {pair['id']} resembles {pair['nearest']} ({distances})")
-    print(f"closest pairs: {figure}")
+    unknown = f" (unknown: {', '.join(leaks['unknown'])})" if leaks["unknown"] else ""
+    print(f"leakage of test images: {leaks['verdict']}{unknown}")
+    print(f"duplicates: {twins['redundant']} of {twins['n']} are near-duplicates of an earlier one")
+    if gates:
+        reasons = ", ".join(f"{gate} {n}" for gate, n in gates["reasons"].items())
+        print(f"gates: {gates['accepted']} accepted, {gates['rejected']} rejected ({reasons})")
+    print(f"closest pairs: {result['page']}")

@@ -16,10 +16,11 @@ from morphogen.files import write_json
 from morphogen.metrics.masks import score_masks
 from morphogen.study.arms import ARMS
 from morphogen.study.bench import Bench
+from morphogen.study.gating import kept_pairs
 from morphogen.study.locks import lock
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import architecture_of, autoencoded_pairs, synthetic_pairs
+from morphogen.study.synthesis import architecture_of, autoencoded_pairs
 
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
@@ -83,7 +84,7 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
         missing = {t: name for t, name in training.cells.items() if not bench.cell_path(name).exists()}
         if not held or not missing:
             return held
-        job, n_synthetic = _job(bench, training)
+        job, n_synthetic = _job(bench, training, tools)
         began = time.monotonic()
         predict = tools.load(tools.train(job), bench.config.device)
         trained = time.monotonic() - began
@@ -95,11 +96,11 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
         return True
 
 
-def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
-    """What to train, its synthetic pairs made, and how many these are."""
+def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]:
+    """What to train, its synthetic pairs made, and how many of these it trains on."""
     config, repetition, arm = bench.config, training.repetition, ARMS[training.arm]
     network = (arm.network or training.judge).partition("+")[0]
-    parts = {part: _source(bench, training, part) for part in dict.fromkeys(arm.parts)}
+    parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(arm.parts)}
     job = JudgeRun(
         judge=network,
         architecture=architecture_of(arm.network or training.judge, config),
@@ -114,11 +115,11 @@ def _job(bench: Bench, training: Training) -> tuple[JudgeRun, int]:
     return job, len(parts["synthetic"]) if "synthetic" in parts else 0
 
 
-def _source(bench: Bench, training: Training, part: str) -> PairSource:
+def _source(bench: Bench, training: Training, part: str, tools: Tools) -> PairSource:
     """The training pairs of one part of an arm, at working resolution."""
     repetition, resolution = training.repetition, bench.config.resolution
     if part == "synthetic":
-        return Pairs(synthetic_pairs(bench, repetition), resolution)
+        return Pairs(kept_pairs(bench, repetition, tools), resolution)
     if part == "autoencoded":
         return autoencoded_pairs(bench, repetition)
     ids = {"real": repetition.train, "extra": repetition.extra}[part]

@@ -29,6 +29,8 @@ SECONDS_A_PAIR = 0.2
 """Sampling one synthetic pair at 64 px."""
 SECONDS_OF_QUALITY = 90.0
 """Features of some 350 images for the distances of one repetition, and the audit."""
+SECONDS_OF_COPIES = 15.0
+"""Features of some 100 images for the gate that looks for copies."""
 MB_A_RUN = 25.0
 """Weights, log and previews of one trained segmenter."""
 MB_OF_PROCESS = 1500.0
@@ -56,6 +58,8 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     pairs = sum(config.per_mask * len(r.train) for r in repetitions.values())
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     seconds += len(repetitions) * (_generator_seconds(config) * area + judge + SECONDS_OF_QUALITY)
+    gates = judge * ("adherence" in config.gates) + SECONDS_OF_COPIES * ("copies" in config.gates)
+    seconds += len(repetitions) * gates
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * config.resolution**2 / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
 

@@ -96,13 +96,17 @@ def curve(groups: Sequence[Group]) -> str | None:
 
 @dataclass(frozen=True)
 class Beside:
-    """One synthetic pair beside the real pair whose mask it was made from; `real` is None where that is not at hand."""
+    """One synthetic pair beside the real pair whose mask it was made from; `real` is None where that is not at hand.
+
+    `dropped` names the quality gates that it failed.
+    """
 
     synthetic: str
     real: str | None
     synthetic_id: str
     source_id: str | None
     label: str
+    dropped: tuple[str, ...] = ()
 
 
 def pairs(out: Path, config: Mapping[str, Any], most: int = 9) -> list[Beside]:
@@ -131,7 +135,8 @@ def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Besid
 
         pixels, labels = Pairs(real.select([source]), len(image))[0]
         picture = outlined(pixels.transpose(1, 2, 0), labels)
-    return Beside(outlined(image, mask), picture, row["id"], source, folder.name)
+    dropped = tuple(row.get("dropped", ()))
+    return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
@@ -175,7 +180,8 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
 
 def closest(out: Path, audit: Mapping[str, Any]) -> tuple[str, str] | None:
     """The repetition with the highest rate of flagged images, and the audit's picture of its closest pairs."""
-    label = max(audit, key=lambda name: float(audit[name]["rate"]), default=None)
+    rates = {name: float(found["memorisation"]["rate"]) for name, found in audit.items() if found.get("memorisation")}
+    label = max(rates, key=rates.__getitem__, default=None)
     picture = out / "images" / f"{label}-closest.png"
     return (label, _uri(picture.read_bytes(), "png")) if label is not None and picture.exists() else None
 

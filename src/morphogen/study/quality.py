@@ -1,25 +1,23 @@
-"""How good the synthetic images of one repetition are: distance to real ones, adherence to their masks, copies.
+"""How good the synthetic images of one repetition are: distance to real ones, adherence to their masks, audits.
 
-Nothing here reads the test part. One JSON file a repetition, ``images/LABEL.json``.
+All of them are measured, what gates dropped included. Nothing but the audit of leakage looks at the test part. One JSON
+file a repetition, ``images/LABEL.json``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from morphogen.data.duplicates import grey_thumbnail
 from morphogen.data.pairs import Pairs
-from morphogen.errors import InputError
 from morphogen.files import write_json
-from morphogen.metrics.overlap import class_counts, dice_from_counts
-from morphogen.progress import say
+from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
+from morphogen.study.gating import dices, gate_summary
 from morphogen.study.locks import lock
 from morphogen.study.plan import file_name
 from morphogen.study.splits import Repetition
@@ -27,15 +25,12 @@ from morphogen.study.synthesis import architecture_of, as_pictures, autoencode, 
 from morphogen.training.rng import numpy_rng
 
 if TYPE_CHECKING:
-    from morphogen.segmenters.task import PairSource
-    from morphogen.study.cells import Predict, Tools
+    from morphogen.study.cells import Tools
 
 MOST_REFERENCES = 250
 """Real images that the others are compared with, at most: Inception takes a tenth of a second each."""
 LEAST_IMAGES = 4
 """KID draws subsets of half a set, and needs two images in each."""
-MOST_PAIRS = 24
-"""Closest pairs of the audit that are kept."""
 SEED_OF_ADHERENCE = 1000
 """Added to the repetition's seed, so that the judge of adherence is no judge of an arm."""
 
@@ -49,46 +44,70 @@ def measure_images(bench: Bench, repetition: Repetition, tools: Tools) -> None:
         synthetic = Pairs(synthetic_pairs(bench, repetition), bench.config.resolution)
         sets = image_sets(bench, repetition, synthetic)
         path.parent.mkdir(exist_ok=True)
-        found = {
+        found: dict[str, Any] = {
             "fold": repetition.fold,
             "seed": repetition.seed,
             "resolution": bench.config.resolution,
             "n_synthetic": len(synthetic),
             "distances": distances(bench, repetition, sets),
             "adherence": adherence(bench, repetition, synthetic, tools),
-            "audit": copies(bench, repetition, synthetic, sets, path.with_name(f"{repetition.label}-closest.png")),
+            "audit": audits(bench, repetition, sets, path.with_name(f"{repetition.label}-closest.png")),
         }
+        if (gates := gate_summary(bench, repetition, tools)) is not None:
+            found["audit"]["gates"] = gates
         write_json(path, found)
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images` (N, 3, R, R) uint8 and their Inception `features` (N, 2048) float64, or None where not installed."""
+    """Images of these `ids`.
 
+    Attributes:
+        ids: One an image.
+        images: (N, 3, R, R) uint8.
+        features: (N, 2048) float64 Inception features, or None where not installed.
+    """
+
+    ids: tuple[str, ...]
     images: NDArray[np.uint8]
     features: NDArray[np.float64] | None
 
-    def rows(self, index: slice) -> ImageSet:
+    def rows(self, index: slice | Sequence[int]) -> ImageSet:
         """Some of the images."""
-        return ImageSet(self.images[index], None if self.features is None else self.features[index])
+        rows = range(len(self.ids))[index] if isinstance(index, slice) else list(index)
+        ids = tuple(self.ids[i] for i in rows)
+        return ImageSet(ids, self.images[index], None if self.features is None else self.features[index])
+
+
+def image_set(ids: Sequence[str], images: NDArray[np.uint8]) -> ImageSet:
+    """These images (N, 3, R, R) with their features."""
+    return ImageSet(tuple(ids), images, _features(images))
 
 
 def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[str, ImageSet]:
     """What is compared, each with its features.
 
     Returns:
-        ``synthetic``, ``train`` (what the generator saw), ``reference`` (`reference_of`, 250 at most) and
-        ``autoencoded`` (of ``train``) where the study has a foundation.
+        ``synthetic``, ``train`` (what the generator saw), ``reference`` (`reference_of`, 250 at most), ``held_out``
+        (images of the reference and of the validation part, of other subjects than ``train``) and ``autoencoded`` (of
+        ``train``) where the study has a foundation.
     """
     resolution, rng = bench.config.resolution, numpy_rng(repetition.seed, "reference")
     others = reference_of(repetition)[0]
     chosen = sorted(others[i] for i in rng.permutation(len(others))[:MOST_REFERENCES])
     train = Pairs(bench.dataset.select(repetition.train), resolution).images()
-    reference = Pairs(bench.dataset.select(chosen), resolution, cache=False).images()
-    images = {"synthetic": synthetic.images(), "train": train, "reference": reference}
+    further = [i for i in repetition.validation if i not in set(chosen)]
+    real = image_set([*chosen, *further], Pairs(bench.dataset.select([*chosen, *further]), resolution, False).images())
+    seen = {bench.splits.subjects[i] for i in repetition.train}
+    found = {
+        "synthetic": image_set(synthetic.ids, synthetic.images()),
+        "train": image_set(repetition.train, train),
+        "reference": real.rows(slice(len(chosen))),
+        "held_out": real.rows([k for k, i in enumerate(real.ids) if bench.splits.subjects[i] not in seen]),
+    }
     if uses_foundation(bench.config):
-        images["autoencoded"] = autoencode(train, bench, repetition)
-    return {name: ImageSet(array, _features(array)) for name, array in images.items()}
+        found["autoencoded"] = image_set(repetition.train, autoencode(train, bench, repetition))
+    return found
 
 
 def reference_of(repetition: Repetition) -> tuple[list[str], str]:
@@ -144,34 +163,6 @@ def _against(compared: Mapping[str, ImageSet], reference: ImageSet, seed: int) -
     return rows
 
 
-def copies(
-    bench: Bench, repetition: Repetition, synthetic: Pairs, sets: Mapping[str, ImageSet], picture: Path
-) -> dict[str, Any]:
-    """The audit: which synthetic images are nearer to one that the generator saw than real images are to each other.
-
-    Empty where the real images do not differ, so that nothing says what is near.
-    """
-    from morphogen.audit.figure import draw_pairs
-    from morphogen.audit.nearest import ImageSet as Audited
-    from morphogen.audit.nearest import audit
-
-    def audited(ids: Sequence[str], name: str, subjects: Sequence[str] | None) -> Audited:
-        pictures[name] = dict(zip(ids, as_pictures(sets[name].images), strict=True))
-        thumbnails = np.stack([grey_thumbnail(image) for image in pictures[name].values()])
-        return Audited(ids, thumbnails, sets[name].features, subjects)
-
-    pictures: dict[str, dict[str, NDArray[np.uint8]]] = {}
-    subjects = [bench.splits.subjects[i] for i in repetition.train]
-    sets_of = audited(synthetic.ids, "synthetic", None), audited(repetition.train, "train", subjects)
-    try:
-        found = audit(*sets_of)
-    except InputError as error:  # real images without a difference: no reason to lose the study
-        say(f"no audit of {repetition.label}: {error}")
-        return {}
-    draw_pairs(found["pairs"], pictures["synthetic"].__getitem__, pictures["train"].__getitem__, picture)
-    return {**found, "pairs": found["pairs"][:MOST_PAIRS]}
-
-
 def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Tools) -> dict[str, Any]:
     """Dice of an independent segmenter on all synthetic images against their masks, beside its own on unseen real ones.
 
@@ -198,18 +189,8 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     return {
         "judge": judge,
         "seed": seed,
-        "dice": mean_dice(predict, synthetic),
+        "dice": float(np.mean(dices(predict, synthetic))),
         "n": len(synthetic),
-        "dice_on_real": mean_dice(predict, held_out),
+        "dice_on_real": float(np.mean(dices(predict, held_out))),
         "n_real": len(held_out),
     }
-
-
-def mean_dice(predict: Predict, pairs: PairSource) -> float:
-    """Mean Dice over images and foreground classes, at working resolution."""
-    n_classes, values = len(pairs.dataset.classes), []
-    for i in range(len(pairs)):
-        image, mask = pairs[i]
-        label = predict(as_pictures([image]))[0]
-        values.append(dice_from_counts(class_counts(label, mask, n_classes)[1:]).mean())
-    return float(np.mean(values))

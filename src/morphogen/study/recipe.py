@@ -72,6 +72,9 @@ class StudyConfig:
     """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
     prompt: str | None = None
     """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
+    gates: tuple[str, ...] = ()
+    """Quality gates, any of adherence, copies, blur and saturation: pairs that fail one stay in synthetic/, but no arm
+    trains on them. Their limits come from the training images."""
     device: str = "cpu"
     """Where segmenters predict and generators sample; training takes what accelerate finds."""
     cells: str | None = None
@@ -105,6 +108,7 @@ class StudyConfig:
         from morphogen.data.mask_transforms import MASK_TRANSFORMS
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
+        from morphogen.sampling.gates import GATES
         from morphogen.segmenters import SEGMENTERS, named
 
         _known("--arms", self.arms, ARMS)
@@ -113,7 +117,8 @@ class StudyConfig:
         for judge in self.judges:
             named(judge)
         _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
-        for option, values in (("--arms", self.arms), ("--judges", self.judges)):
+        _known("--gates", self.gates, GATES)
+        for option, values in (("--arms", self.arms), ("--judges", self.judges), ("--gates", self.gates)):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
         if not self.judges:
@@ -156,6 +161,8 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
     values = {name: value for name, value in identity(config).items() if name not in NOT_THE_CELL}
     if config.mask_values is None:
         del values["mask_values"]  # a rule that is found belongs to the data
+    if not config.gates:
+        del values["gates"]  # cells that are older than gates have none
     text = json.dumps([values, splits_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -175,7 +182,7 @@ def refuse_other_study(config: StudyConfig) -> None:
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
         refuse_file(config.out)
         return
-    saved, wanted = load_study(saved_file), identity(config)
+    saved, wanted = {"gates": [], **load_study(saved_file)}, identity(config)
     for name, value in wanted.items():
         if name != "arms" and saved.get(name) != value:
             option = name.replace("_", "-")

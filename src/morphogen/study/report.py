@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from morphogen.audit.page import LEAKS, example, share
 from morphogen.files import write_json, write_text
 from morphogen.study import figures
 from morphogen.study.arms import ARMS
@@ -51,7 +52,7 @@ def render(out: Path, joined: Joined) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"num": number, "signed": signed, "p": p_value, "size": size}
+    environment.filters |= {"num": number, "signed": signed, "p": p_value, "size": size, "share": share}
     primary = joined.primary
     same = [g for g in joined.groups if primary and (g.judge, g.test_set) == (primary.judge, primary.test_set)]
     return environment.get_template("report.html.j2").render(
@@ -64,7 +65,7 @@ def render(out: Path, joined: Joined) -> str:
         curve=figures.curve(same),
         pairs=figures.pairs(out, joined.config),
         quality=quality(joined.results["images"]),
-        audit=joined.results["audit"],
+        **audit_parts(joined.results["audit"]),
         closest=figures.closest(out, joined.results["audit"]),
         best=best_run(out, joined),
         out=out,
@@ -132,6 +133,42 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
         "note": notes[0] if notes else None,
         "adherence": (_mean([a["dice"] for a in kept]), _mean([a["dice_on_real"] for a in kept])) if kept else None,
         "n_repetitions": len(images),
+    }
+
+
+def audit_parts(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of the audits: repetitions by section, and rows of the leakage table over all of them."""
+    sections = {
+        name: {label: found[name] for label, found in audit.items() if found.get(name)}
+        for name in ("memorisation", "leakage", "duplicates", "gates")
+    }
+    leaks, gates = list(sections["leakage"].values()), sections["gates"]
+    distances = [found.get("distances", {}) for found in sections["memorisation"].values()]
+    values: dict[str, list[float]] = {}
+    for name, spread in (item for found in distances for item in found.items()):
+        values.setdefault(name, []).extend([] if spread["nearer"] is None else [spread["nearer"]])
+    return {
+        "audit": audit,
+        "copies": sections["memorisation"],
+        "nearer": {name: _mean(some) for name, some in values.items() if some},
+        "leakage": [_leak_row(key, [found[key] for found in leaks if key in found]) for key in LEAKS] if leaks else [],
+        "duplicates": sections["duplicates"],
+        "gates": gates,
+        "gate_names": list(dict.fromkeys(gate for found in gates.values() for gate in found["gates"])),
+    }
+
+
+def _leak_row(key: str, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    verdicts = [section["verdict"] for section in found]
+    examples = [example(section) for section in found if section["found"]]
+    notes = list(dict.fromkeys(section["note"] for section in found if section.get("note")))
+    return {
+        "title": LEAKS[key][0],
+        "about": LEAKS[key][1],
+        "verdict": next((v for v in ("found", "unknown") if v in verdicts), "none" if verdicts else "unknown"),
+        "n_found": sum(section["n_found"] for section in found),
+        "example": f"for example {examples[0]}" if examples else "",
+        "note": "; ".join(notes),
     }
 
 

@@ -62,12 +62,24 @@ def join(out: Path) -> Joined:
         "arms": _arms(groups, primary),
         "empty": _empty(cells),
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
-        "audit": {fold: values["audit"] for fold, values in images.items() if values.get("audit")},
+        "audit": {fold: audit_sections(values["audit"]) for fold, values in images.items() if values.get("audit")},
         "protocol": protocol(config, splits, cells) | {"judges": _judges(out), "test_reads": _test_reads(out)},
         "versions": versions(),
         "missing": missing,
     }
     return Joined(results, tuple(groups), primary, config)
+
+
+def audit_sections(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """``memorisation``, ``leakage``, ``duplicates`` and ``gates``, each where the study made it.
+
+    Studies that are older than the sections looked for copies alone; theirs is the section of that name.
+    """
+    from morphogen.audit.rates import wilson
+
+    if {"memorisation", "leakage", "duplicates"} & {*audit}:
+        return dict(audit)
+    return {"memorisation": {"ci95": list(wilson(audit["flagged"], audit["n"])), **audit}}
 
 
 def read_cells(out: Path) -> list[Cell]:

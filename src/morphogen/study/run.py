@@ -87,6 +87,7 @@ def prepare(config: StudyConfig) -> Bench:
     if config.preset != StudyConfig.preset and not uses_foundation(config):
         raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")
     bench = Bench(config, dataset, splits, tests)
+    _refuse_for_gates(bench)
     refuse_leaks(bench)
     for some in (dataset, *tests.values()):
         refuse_unreadable(some)
@@ -97,10 +98,21 @@ def prepare(config: StudyConfig) -> Bench:
 
 def _refuse_for_judges(bench: Bench) -> None:
     """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing."""
-    from morphogen.segmenters import build
+    from morphogen.segmenters import build, resolve
+    from morphogen.segmenters.pretrained import NONE
 
     for judge in bench.config.judges:
-        build(judge.partition("+")[0], len(bench.dataset.classes), architecture_of(judge, bench.config))
+        name, architecture = judge.partition("+")[0], architecture_of(judge, bench.config)
+        if resolve(name, architecture).get("weights", NONE) != NONE:
+            build(name, len(bench.dataset.classes), architecture)
+
+
+def _refuse_for_gates(bench: Bench) -> None:
+    """Gates take their limits from training images: find now that there are too few."""
+    for repetition in bench.splits.repetitions if bench.config.gates else ():
+        if len({bench.splits.subjects[i] for i in repetition.train}) < 2:
+            fault = f"{repetition.label} trains on images of one group, which set no limits"
+            raise InputError(f"--gates {' '.join(bench.config.gates)}: {fault}; annotate more, or leave the gates out")
 
 
 def _refuse_for_generator(bench: Bench) -> None:
@@ -195,7 +207,8 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"  repetitions  {len(splits.repetitions)} ({splits.kind}); the first trains on {len(first.train)} pairs, "
         f"validates on {len(first.validation)}, tests on {len(first.test)} images",
         f"  arms         {', '.join(config.arms)}",
-        f"  generator    {config.generator}, {config.per_mask} synthetic pair(s) per real one",
+        f"  generator    {config.generator}, {config.per_mask} synthetic pair(s) per real one"
+        + (f", gates: {', '.join(config.gates)}" if config.gates else ""),
         f"  judges       {', '.join(config.judges)}: {config.steps} steps of {config.train_batch_size} at "
         f"{config.resolution} px in every arm",
         f"  cells        {cells}, of which {left} are still to be made",

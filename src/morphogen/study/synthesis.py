@@ -34,18 +34,29 @@ def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
     Returns:
         A data set with the classes of the real one; ``synthetic/LABEL/`` in the study's folder.
     """
-    folder = bench.out / "synthetic" / repetition.label
+    folder = synthetic_folder(bench, repetition)
     with lock(bench.out / ".locks" / f"synthetic.{repetition.label}.lock", wait=True):
         if not is_whole(folder):  # of which a file may be lost with the power
             _make(bench, repetition, folder)
     return read_synthetic(folder, bench.dataset)
 
 
+def synthetic_folder(bench: Bench, repetition: Repetition) -> Path:
+    """Where the synthetic pairs of a repetition lie: images/, masks/, manifest.jsonl."""
+    return bench.out / "synthetic" / repetition.label
+
+
+def synthetic_rows(bench: Bench, repetition: Repetition) -> list[dict[str, Any]]:
+    """The manifest rows of a repetition's synthetic pairs, which exist."""
+    text = (synthetic_folder(bench, repetition) / MERGED).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     config = bench.config
     entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
     settings = generator_config(config, repetition.seed)
-    run = _generator_run(bench, repetition)
+    run = generator_run(bench, repetition)
     entry.train(train, settings, run)
     sampler = entry.load(run, config.device)
     plan = plan_jobs(
@@ -54,7 +65,8 @@ def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
     run_jobs(sampler, plan, folder)
 
 
-def _generator_run(bench: Bench, repetition: Repetition) -> Path:
+def generator_run(bench: Bench, repetition: Repetition) -> Path:
+    """Run folder of a repetition's generator."""
     return bench.out / "runs" / f"generator.{bench.config.generator}.{repetition.label}"
 
 
@@ -185,7 +197,7 @@ def autoencode(images: NDArray[np.uint8], bench: Bench, repetition: Repetition, 
     config, name = bench.config, foundation_name(bench.config)
     if "foundation" in _fields(config):
         synthetic_pairs(bench, repetition)
-        name = str(_generator_run(bench, repetition) / "final")
+        name = str(generator_run(bench, repetition) / "final")
     foundation = Foundation.load(name, config.device)
     parts: list[NDArray[np.uint8]] = []
     for start in range(0, len(images), batch):

@@ -1,0 +1,81 @@
+"""Quality gates on two folders: limits from the real training images, verdicts on the synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from morphogen.audit.folders import Material
+from morphogen.data.images import load_rgb
+from morphogen.data.mask_values import parse_mask_values
+from morphogen.data.pairs import native_mask
+from morphogen.data.readers import mask_rule
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError
+from morphogen.metrics.pictures import Size, pictures
+from morphogen.progress import track
+from morphogen.sampling.gates import Limit, Verdicts, dice_score, judge, picture_scores
+
+Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+"""Images (H, W, 3) uint8 -> label maps (H, W) at their native size."""
+
+
+def judge_folder(
+    gates: Sequence[str],
+    material: Material,
+    size: Size,
+    pairs: Sequence[Mapping[str, Any]],
+    predict: Predict | None = None,
+    mask_values: str | None = None,
+) -> Verdicts:
+    """Judge every synthetic image of a folder.
+
+    Args:
+        gates: Gates to judge by.
+        material: The images; limits are set by ``train``.
+        size: (height, width) at which blur and saturation are measured: that of the synthetic images.
+        pairs: Of the memorisation audit.
+        predict: A segmenter, for ``adherence``.
+        mask_values: What the raw mask values mean, where that is not clear.
+
+    Raises:
+        InputError: A mask is missing or cannot be read.
+    """
+    synthetic, train = material.synthetic, material.train
+    scores: dict[str, Any] = {}
+    limits: list[Limit] = []
+    if {"blur", "saturation"} & {*gates}:
+        ours, theirs = (
+            picture_scores(track(pictures(list(some), size), f"{what} pictures", len(some)), gates)
+            for some, what in ((synthetic, "synthetic"), (train, "real"))
+        )
+        scores |= ours
+        limits += [Limit.of(name, values) for name, values in theirs.items()]
+    if "copies" in gates:
+        nearness = {pair["id"]: pair["nearness"] for pair in pairs}
+        scores["nearness"] = [nearness[i] for i in synthetic.ids]
+        limits.append(Limit.of_copies(len(train)))
+    if "adherence" in gates and predict is not None:
+        scores["dice"] = _dices(predict, synthetic, mask_values)
+        limits.append(Limit.of("dice", _dices(predict, train, mask_values)))
+    return judge(gates, limits, synthetic.ids, scores)
+
+
+def _dices(predict: Predict, dataset: Dataset, mask_values: str | None) -> list[float]:
+    """Dice of every image against its mask, at the size of the file."""
+    for record in dataset:
+        if record.mask is None:
+            raise InputError(f"{record.image}: has no mask, which the gate adherence compares; leave that gate out")
+    rule = mask_rule(dataset.root, dataset.records, None if mask_values is None else parse_mask_values(mask_values))
+    named = Dataset(dataset.name, dataset.root, dataset.records, rule.classes, rule.values)
+    n, values = len(rule.classes), []
+    for record in track(named.records, f"segmenting {dataset.name}"):
+        label = predict([load_rgb(record)])[0]
+        if label.max() >= n:
+            raise InputError(
+                f"{dataset.root}: has {n} classes, the segmenter paints more; take one trained on this data"
+            )
+        values.append(dice_score(label, native_mask(record, named), n))
+    return values

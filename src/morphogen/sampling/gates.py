@@ -1,0 +1,227 @@
+"""Quality gates: which synthetic pairs to leave out, by limits that the training images set.
+
+| gate | score | dropped |
+|---|---|---|
+| ``adherence`` | ``dice`` of a segmenter on the image against the mask that was asked for | below the 10th percentile |
+| ``copies`` | ``nearness`` to the nearest training image, in units of the audit's threshold | below 1 |
+| ``blur`` | ``sharpness``: variance of the Laplacian of the grey image | below the 1st percentile |
+| ``saturation`` | ``clipped``: share of pixels with a channel at 255 or all at 0; ``colourfulness`` | outside |
+
+Percentiles are those of the training images' own scores; nothing else is looked at. ``slack`` is what cannot be seen: a
+single clipped pixel is no fault where the training images have none.
+
+A gate says, it does not delete: images and masks stay where they are, every row of manifest.jsonl gets its scores
+(``gates``) and the gates that it failed (``dropped``), and gates.json holds the limits. What trains passes over the
+dropped ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from morphogen.errors import InputError
+from morphogen.files import write_json, write_text
+from morphogen.metrics.overlap import class_counts, dice_from_counts
+from morphogen.sampling.manifest import MERGED, read_rows
+
+RESULT = "gates.json"
+BRIGHT, DARK = 255, 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score and how training images limit it: percentiles for ``low`` and ``high``, None where all values pass."""
+
+    gate: str
+    low: float | None
+    high: float | None
+    slack: float = 0.0
+
+
+SCORES: dict[str, Score] = {
+    "dice": Score("adherence", 10, None),
+    "nearness": Score("copies", 1, None),
+    "sharpness": Score("blur", 1, None),
+    "clipped": Score("saturation", None, 99, 0.01),
+    "colourfulness": Score("saturation", 1, 99, 1.0),
+}
+GATES = tuple(dict.fromkeys(score.gate for score in SCORES.values()))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a score may be; `percentiles` of the scores of `n` training images said so.
+
+    Attributes:
+        score: Key of `SCORES`.
+        gate: Its gate.
+        low: Lowest value that passes, or None.
+        high: Highest value that passes, or None.
+        percentiles: Those that `low` and `high` are.
+        n: Training images that they rest on.
+    """
+
+    score: str
+    gate: str
+    low: float | None
+    high: float | None
+    percentiles: tuple[float | None, float | None]
+    n: int
+
+    @classmethod
+    def of(cls, name: str, training: Sequence[float] | np.ndarray) -> Limit:
+        """The limit that the scores of the training images set.
+
+        Raises:
+            InputError: There are none.
+        """
+        score, values = SCORES[name], np.asarray(training, dtype=np.float64)
+        if not len(values):
+            raise InputError(f"--gates {score.gate}: there are no training images to set its limit; leave it out")
+        low = None if score.low is None else float(np.percentile(values, score.low)) - score.slack
+        high = None if score.high is None else float(np.percentile(values, score.high)) + score.slack
+        return cls(name, score.gate, low, high, (score.low, score.high), len(values))
+
+    @classmethod
+    def of_copies(cls, n: int) -> Limit:
+        """Nearness has its percentile within: the audit's threshold, made by `n` training images, is 1."""
+        return cls("nearness", "copies", 1.0, None, (SCORES["nearness"].low, None), n)
+
+    def passes(self, value: float) -> bool:
+        """Whether a score lies within."""
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+Scores = Mapping[str, Sequence[float] | np.ndarray]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Scores of every pair and the gates that it failed.
+
+    Attributes:
+        gates: Names of the gates that were asked for.
+        limits: One a score.
+        scores: Id -> score -> value.
+        dropped: Id -> the gates that it failed, in the order of `gates`.
+    """
+
+    gates: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    scores: Mapping[str, Mapping[str, float]]
+    dropped: Mapping[str, list[str]]
+
+    @property
+    def kept(self) -> list[str]:
+        """Ids that passed every gate."""
+        return [i for i, gates in self.dropped.items() if not gates]
+
+    def summary(self) -> dict[str, Any]:
+        """``gates``, ``n``, ``accepted``, ``rejected``, ``reasons`` (gate -> pairs that failed it), ``limits``."""
+        reasons = Counter(gate for gates in self.dropped.values() for gate in gates)
+        return {
+            "gates": list(self.gates),
+            "n": len(self.dropped),
+            "accepted": len(self.kept),
+            "rejected": len(self.dropped) - len(self.kept),
+            "reasons": {gate: reasons[gate] for gate in self.gates},
+            "limits": [{**asdict(limit), "percentiles": list(limit.percentiles)} for limit in self.limits],
+        }
+
+
+def judge(gates: Sequence[str], limits: Sequence[Limit], ids: Sequence[str], scores: Scores) -> Verdicts:
+    """Hold the scores of synthetic pairs against the limits.
+
+    Args:
+        gates: Gates that were asked for.
+        limits: One a score.
+        ids: Ids of the pairs.
+        scores: Score -> one value a pair.
+    """
+    rows = {id_: {limit.score: float(scores[limit.score][k]) for limit in limits} for k, id_ in enumerate(ids)}
+    failed = {i: {limit.gate for limit in limits if not limit.passes(row[limit.score])} for i, row in rows.items()}
+    return Verdicts(
+        tuple(gates), tuple(limits), rows, {i: [gate for gate in gates if gate in found] for i, found in failed.items()}
+    )
+
+
+def write_verdicts(folder: Path, verdicts: Verdicts) -> None:
+    """Note the verdicts in manifest.jsonl, in place of earlier ones, then the limits in gates.json.
+
+    Raises:
+        InputError: The folder has no manifest, or one that lacks a pair.
+    """
+    if not (folder / MERGED).is_file():
+        raise InputError(
+            f"{folder}: holds no {MERGED} to note verdicts in; sample with `morphogen sample`, or finish it"
+        )
+    rows = read_rows(folder)
+    for id_ in verdicts.dropped:
+        if id_ not in rows:
+            raise InputError(f"{folder / MERGED}: has no row for {id_!r}; sample again into the same folder")
+        scores = {name: round(value, 6) for name, value in verdicts.scores[id_].items()}
+        rows[id_] = {**rows[id_], "gates": scores, "dropped": verdicts.dropped[id_]}
+    write_text(folder / MERGED, "".join(json.dumps(rows[i], sort_keys=True) + "\n" for i in sorted(rows)))
+    write_json(folder / RESULT, verdicts.summary())
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The content of gates.json, or None where the folder has none (or a torn one)."""
+    try:
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def sharpness(image: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey image (Pech-Pacheco et al., ICPR 2000); low where an image is blurred.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    from scipy.ndimage import laplace
+
+    grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
+    return float(laplace(grey, mode="reflect").var())
+
+
+def clipped(image: np.ndarray) -> float:
+    """Share of pixels of an (H, W, 3) uint8 image with some channel at 255, or all at 0."""
+    return float(((image >= BRIGHT).any(axis=2) | (image <= DARK).all(axis=2)).mean())
+
+
+def colourfulness(image: np.ndarray) -> float:
+    """How far an (H, W, 3) uint8 image is from grey, in grey levels: M of Hasler and Süsstrunk, 2003."""
+    r, g, b = np.moveaxis(image.astype(np.float64), 2, 0)
+    rg, yb = r - g, (r + g) / 2 - b
+    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+
+
+PICTURE_SCORES: dict[str, Callable[[np.ndarray], float]] = {
+    "sharpness": sharpness,
+    "clipped": clipped,
+    "colourfulness": colourfulness,
+}
+"""Scores that a picture has by itself."""
+
+
+def picture_scores(images: Iterable[np.ndarray], gates: Sequence[str]) -> dict[str, list[float]]:
+    """The scores of (H, W, 3) uint8 pictures that these gates look at, of `PICTURE_SCORES`."""
+    scores: dict[str, list[float]] = {name: [] for name in PICTURE_SCORES if SCORES[name].gate in gates}
+    for image in images if scores else ():
+        for name, values in scores.items():
+            values.append(PICTURE_SCORES[name](image))
+    return scores
+
+
+def dice_score(label: np.ndarray, mask: np.ndarray, n_classes: int) -> float:
+    """Mean Dice over the foreground classes of one label map against the mask that was asked for."""
+    return float(dice_from_counts(class_counts(label, mask, n_classes)[1:]).mean())
