@@ -33,7 +33,8 @@ PROTOCOL = (
 )
 AGREEMENT = (
     "; agreement: on first showings, intervals over pictures; alpha: Krippendorff, ordinal; icc: absolute agreement, "
-    "two-way random, of one rater (2,1) and of the mean (2,k), on pictures that all have scored; kappa: quadratic weights"
+    "two-way random, of one rater (2,1) and of the mean (2,k), on pictures that all have scored; kappa: quadratic "
+    "weights"
 )
 
 
