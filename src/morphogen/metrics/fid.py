@@ -104,20 +104,19 @@ def _too_few(n: int) -> InputError:
 
 
 def _trace_sqrt_product(cov_a: np.ndarray, cov_b: np.ndarray) -> float:
-    """Tr (A B)^(1/2) for positive semi-definite A and B.
+    """Tr (A B)^(1/2) for positive semi-definite A and B: the sum of the roots of the eigenvalues of A B.
 
-    With A = L L^T, the product A B has the non-zero eigenvalues of L^T B L, which is symmetric: real throughout, where
-    the general matrix square root turns complex or NaN on the singular covariances of few images.
+    These are the eigenvalues of the symmetric problem A B v = w v, real and not negative, where the general matrix
+    square root turns complex or NaN on the singular covariances of few images. A singular B is replaced by its root:
+    with B = L L^T, the product has the non-zero eigenvalues of L^T A L.
     """
-    root = _root(cov_a)
-    return float(np.sqrt(np.linalg.eigvalsh(root.T @ cov_b @ root).clip(min=0)).sum())
+    from scipy.linalg import LinAlgError, eigvalsh
 
-
-def _root(cov: np.ndarray) -> np.ndarray:
-    """L with L L^T = `cov`: Cholesky's, or where that is singular, one from its eigenvectors."""
     try:
-        return np.linalg.cholesky(cov)
-    except np.linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(cov)
+        values = eigvalsh(cov_a, cov_b, type=2, driver="gv")  # factorises B by Cholesky
+    except LinAlgError:
+        values, vectors = np.linalg.eigh(cov_b)
         kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
-        return vectors[:, kept] * np.sqrt(values[kept])
+        root = vectors[:, kept] * np.sqrt(values[kept])
+        values = np.linalg.eigvalsh(root.T @ cov_a @ root)
+    return float(np.sqrt(values.clip(min=0)).sum())
