@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from morphogen.data.phantoms import phantom
 from morphogen.data.records import Dataset
-from morphogen.segmenters import build, resolve
+from morphogen.segmenters import build, entry, published, resolve
 from morphogen.segmenters.losses import losses_of
 from morphogen.segmenters.predictor import load_segmenter, save_segmenter, to_input
+from morphogen.segmenters.task import SegmenterConfig
 
 
 class PhantomPairs:
@@ -127,6 +128,16 @@ class SegmenterTester:
         x = torch.rand(2, 3, 64, 64) * 2 - 1
         assert torch.equal(again.net(x), net(x))
         assert again.classes == ("background", "a", "b")
+
+    def test_published_recipe_is_a_way_to_train(self) -> None:
+        if not entry(self.name).recipe:
+            pytest.skip("no recipe was published")
+        few, many = (published(self.name, n) for n in (100, 1000))
+        side = few.pop("resolution")
+        assert side % 32 == 0
+        config = SegmenterConfig(**few)
+        assert config.max_train_steps <= many["max_train_steps"]
+        assert config.loop().max_grad_norm == config.max_grad_norm
 
     @torch.no_grad()
     def test_exported_graph_computes_the_same(self) -> None:

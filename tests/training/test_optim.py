@@ -86,7 +86,6 @@ def test_elements_of_the_gradient_are_cut_before_its_norm() -> None:
         ("linear", [1, 0.75, 0.5, 0.25]),
         ("poly", [1, 0.75**0.9, 0.5**0.9, 0.25**0.9]),
         ("halving", [1, 1, 0.5, 0.25]),
-        ("triangle", [0.4, 0.8, 0.8, 0.4]),  # 1 - |2 (epoch + 1) / (epochs + 1) - 1|
     ],
 )
 def test_schedules(schedule: str, expected: list[float]) -> None:

@@ -64,7 +64,7 @@ class Train(Verb):
     weight_decay: float | None = None
     """Segmenters: weight decay."""
     lr_scheduler: str | None = None
-    """constant or cosine; segmenters: or linear, poly, triangle, halving."""
+    """constant or cosine; segmenters: or linear, poly, halving."""
     lr_warmup_steps: int | None = None
     """Steps in which the learning rate grows from 0."""
     seed: int | None = None
@@ -93,7 +93,7 @@ class Train(Verb):
     scales: tuple[float, ...] | None = None
     """Segmenters: sizes at which the steps train in turn, as factors on --resolution (0.75 1 1.25)."""
     colour_exchange: bool | None = None
-    """Segmenters: half of the images take the colours of another one."""
+    """Segmenters: every image takes the colours of another one, as SANet trains."""
 
     def run(self) -> dict[str, Any]:
         """Train the method.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from morphogen.data.augment import affine_maps, warp_pairs
+from morphogen.data.colour_exchange import exchange_colour
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.overlap import class_counts, dice_from_counts
@@ -37,7 +38,7 @@ class SegmenterConfig:
     Attributes:
         architecture: Options of the segmenter (for ``unet``: ``{"encoder": "lite0"}``).
         augmentation: ``geometric`` (see `morphogen.data.augment`) or ``none``.
-        colour_exchange: Half of the images take the colours of another one (see `morphogen.data.colour_exchange`).
+        colour_exchange: Every image takes the colours of another one (see `morphogen.data.colour_exchange`).
         scales: Step s trains at ``scales[s % len(scales)]`` times the resolution, rounded to multiples of 32 px.
         max_train_steps: Optimiser steps.
         train_batch_size: Rows per optimiser step.
@@ -49,8 +50,8 @@ class SegmenterConfig:
         momentum: Of SGD.
         weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
         norm_decay: Whether normalisation layers and biases decay too.
-        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9),
-            ``triangle`` (up to the peak in the middle, down to zero), or ``halving`` (at half and at three quarters).
+        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9), or
+            ``halving`` (at half and at three quarters of the steps).
         lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
         max_grad_norm: The gradient is shortened to this norm; 0 for never.
         max_grad_value: Every element of the gradient is cut to this size; 0 for never.
@@ -207,16 +208,12 @@ class SegmenterTask:
         return {"image": images, "mask": masks, "seed": seeds}
 
     def _pair(self, draw: Draw) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """One pair; with colour exchange, half of the time in the colours of another one, drawn by its seed."""
+        """One pair; with colour exchange, in the colours of another one, drawn by its seed."""
         source, i = self.items[draw.index]
         image, mask = source[i]
         if self.config.colour_exchange:
-            from morphogen.data.colour_exchange import exchange_colour
-
-            rng = numpy_rng(draw.seed, "colour exchange")
-            if rng.random() < 0.5:
-                other, j = self.items[int(rng.integers(len(self.items)))]
-                image = exchange_colour(image, other[j][0])
+            other, j = self.items[int(numpy_rng(draw.seed, "colour exchange").integers(len(self.items)))]
+            image = exchange_colour(image, other[j][0])
         return image, mask
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:

@@ -95,7 +95,6 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "cosine": lambda x: 0.5 * (1 + math.cos(math.pi * x)),
     "linear": lambda x: 1 - x,
     "poly": lambda x: (1 - x) ** 0.9,
-    "triangle": lambda x: 1 - abs(2 * x - 1),
     "halving": lambda x: 0.5 ** ((x >= 0.5) + (x >= 0.75)),
 }
 """Schedule -> factor on the learning rate where a part x in [0, 1) of the steps after the warm-up is done."""
@@ -107,6 +106,4 @@ def learning_rate(phase: Phase, progress: Progress) -> float:
     if step < phase.warmup:
         return phase.lr * (step + 1) / phase.warmup
     done, steps = step - phase.warmup, max(1, end - phase.warmup)
-    if phase.schedule == "triangle":  # begins and ends one step away from 0
-        done, steps = done + 1, steps + 1
     return phase.lr * SCHEDULES[phase.schedule](done / steps)
