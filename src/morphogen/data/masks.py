@@ -40,7 +40,7 @@ def raw_mask(path: Path, plane: tuple[int, int] | None = None) -> NDArray[np.int
         array = np.array(image)
         if image.mode in ("LA", "La", "RGB", "RGBA", "RGBX"):
             return _grey_of(array, path)
-        if array.ndim != 2 or not np.array_equal(array, np.trunc(array)):
+        if array.ndim != 2 or (array.dtype.kind == "f" and not np.array_equal(array, np.trunc(array))):
             raise FaultError(path, f"is not a label map (mode {image.mode})", "save labels as whole grey values")
         return array.astype(np.int64)
 
@@ -107,12 +107,18 @@ def apply_rule(raw: NDArray[np.int64], mask_values: Mapping[int, int], path: Pat
     Raises:
         InputError: A value has no rule.
     """
-    table = np.full(_HIGHEST - _LOWEST + 3, -1, dtype=np.int64)  # one cell more on each side for what lies beyond
+    if not raw.size:
+        return raw
+    low, high = (
+        max(int(raw.min()), _LOWEST - 1),
+        min(int(raw.max()), _HIGHEST + 1),
+    )  # one cell more for what lies beyond
+    table = np.full(high - low + 1, -1, dtype=np.int64)
     for value, label in mask_values.items():
-        if _LOWEST <= value <= _HIGHEST:
-            table[value - _LOWEST + 1] = label
-    labels = table[raw.clip(_LOWEST - 1, _HIGHEST + 1) - _LOWEST + 1]
-    if labels.size and labels.min() < 0:
+        if max(low, _LOWEST) <= value <= min(high, _HIGHEST):
+            table[value - low] = label
+    labels: NDArray[np.int64] = table[(raw.clip(low, high) if raw.max() > high or raw.min() < low else raw) - low]
+    if labels.min() < 0:
         rule = "state a label for every value with --mask-values"
         raise FaultError(path, f"holds the value {raw[labels < 0][0]}, for which no label was decided", rule)
     return labels

@@ -244,7 +244,17 @@ def _label_counts(file: Path) -> dict[int, int]:
 
 
 def _labels(file: Path, rule: Mapping[int, int]) -> np.ndarray:
-    return apply_rule(label_volume(file) if is_volume(file) else raw_mask(file), rule, file)
+    if is_volume(file):
+        return apply_rule(label_volume(file), rule, file)
+    with open_image(file) as image:
+        grey = np.asarray(image) if image.mode == "L" else None
+    if grey is None:
+        return apply_rule(raw_mask(file), rule, file)
+    table = np.array([rule.get(value, MAX_CLASSES) for value in range(256)])
+    labels = table.astype(np.uint8)[grey]
+    if table.max() == MAX_CLASSES and table[np.unique(grey)].max() == MAX_CLASSES:
+        apply_rule(grey.astype(np.int64), rule, file)  # says which value has no rule
+    return labels
 
 
 def _grey(file: Path) -> np.ndarray:

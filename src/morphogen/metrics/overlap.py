@@ -13,6 +13,8 @@ out, so that a missed lesion costs what it should.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -36,7 +38,10 @@ def class_counts(pred: np.ndarray, ref: np.ndarray, n_classes: int) -> np.ndarra
         low, high = min(pred.min(), ref.min()), max(pred.max(), ref.max())
         if not 0 <= low <= high < n_classes:
             raise ValueError(f"labels run from {low} to {high}, expected 0 to {n_classes - 1}")
-    joint = pred.ravel().astype(np.int64) * n_classes + ref.ravel().astype(np.int64)
+    kind: type[np.integer[Any]] = np.uint8 if n_classes**2 <= 256 else np.int64
+    joint = pred.ravel().astype(kind)
+    joint *= n_classes
+    joint += ref.ravel().astype(kind)
     table = np.bincount(joint, minlength=n_classes**2).reshape(n_classes, n_classes)
     return np.stack([table.diagonal(), table.sum(axis=1), table.sum(axis=0)], axis=1)
 

@@ -15,6 +15,8 @@ Departure: a quadrant without pixels (a centroid in the last row or column) coun
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 EPS = float(np.finfo(np.float64).eps)
@@ -27,22 +29,21 @@ def s_measure(pred: np.ndarray, ref: np.ndarray) -> float:
         pred: (H, W) foreground map in [0, 1] (or bool).
         ref: (H, W) bool mask.
     """
-    p = np.asarray(pred, dtype=np.float64)
+    p = pred if pred.dtype == bool else np.asarray(pred, dtype=np.float64)
     n = np.count_nonzero(ref)
     if n == 0:
         return float(1 - p.mean())
     if n == ref.size:
         return float(p.mean())
     mu = n / ref.size
-    s_object = mu * _object(p[ref]) + (1 - mu) * _object(1 - p[~ref])
+    s_object = mu * _object(p[ref]) + (1 - mu) * _object(~p[~ref] if p.dtype == bool else 1 - p[~ref])
     return max(0.0, 0.5 * s_object + 0.5 * _region(p, ref))
 
 
 def _object(x: np.ndarray) -> float:
     """Similarity of the values x (N,) to 1, from their mean and spread."""
-    mean = x.mean()
-    spread = x.std(ddof=1) if x.size > 1 else 0.0
-    return float(2 * mean / (mean**2 + 1 + spread + EPS))
+    mean, variance = _mean(x), _covariance(x, x)
+    return 2 * mean / (mean**2 + 1 + math.sqrt(variance) + EPS)
 
 
 def _region(p: np.ndarray, g: np.ndarray) -> float:
@@ -65,12 +66,22 @@ def _centroid(g: np.ndarray, axis: int) -> int:
 
 
 def _similarity(p: np.ndarray, g: np.ndarray) -> float:
-    x, y = p.mean(), np.count_nonzero(g) / g.size
-    dp, dg = p - x, g - y
-    n = max(g.size - 1, 1)
-    var_p, var_g, cov = (float((a * b).sum()) / n for a, b in ((dp, dp), (dg, dg), (dp, dg)))
-    alpha = 4 * x * y * cov
-    beta = (x**2 + y**2) * (var_p + var_g)
+    x, y = _mean(p), _mean(g)
+    alpha = 4 * x * y * _covariance(p, g)
+    beta = (x**2 + y**2) * (_covariance(p, p) + _covariance(g, g))
     if alpha != 0:
-        return float(alpha / (beta + EPS))
+        return alpha / (beta + EPS)
     return 1.0 if beta == 0 else 0.0
+
+
+def _mean(x: np.ndarray) -> float:
+    return np.count_nonzero(x) / x.size if x.dtype == bool else float(x.mean())
+
+
+def _covariance(a: np.ndarray, b: np.ndarray) -> float:
+    """With N - 1; 0 for a single pixel. Of bool arrays from counts, which is exact and quick."""
+    n = a.size
+    if a.dtype == bool and b.dtype == bool:
+        both = np.count_nonzero(a if a is b else a & b)
+        return (both - np.count_nonzero(a) * np.count_nonzero(b) / n) / max(n - 1, 1)
+    return float(((a - _mean(a)) * (b - _mean(b))).sum()) / max(n - 1, 1)

@@ -26,10 +26,9 @@ def summarise(scores: Mapping[str, MaskScores], classes: Sequence[str]) -> dict[
         ``per_class``) and ``empty`` (class -> number of images with ``both`` masks or ``one`` mask empty).
     """
     found = list(scores.values())
-    metrics = {}
-    for name in found[0].per_class:
-        table = np.stack([score.per_class[name] for score in found])
-        metrics[name] = _over_images(dict(zip(scores, table.mean(axis=1).tolist(), strict=True)))
+    tables = {name: np.stack([score.per_class[name] for score in found]) for name in found[0].per_class}
+    metrics = _over_images(list(scores), {name: table.mean(axis=1) for name, table in tables.items()})
+    for name, table in tables.items():
         metrics[name]["per_class"] = dict(zip(classes[1:], table.mean(axis=0).tolist(), strict=True))
     metrics |= _pooled(found, classes)
     both = np.sum([score.both_empty for score in found], axis=0)
@@ -50,14 +49,13 @@ def summarise_maps(scores: Mapping[str, MapScores], lesion: str) -> dict[str, An
         and images, and the highest ``mean`` over images of any ``threshold``.
     """
     found = list(scores.values())
-    metrics: dict[str, dict[str, Any]] = {}
-    for name in CURVES:
-        curves = np.stack([score.curves[name] for score in found])
-        metrics[f"{name}_mean"] = _over_images(dict(zip(scores, curves.mean(axis=1).tolist(), strict=True)))
-        best = int(curves.mean(axis=0).argmax())
-        metrics[f"{name}_max"] = {"mean": float(curves[:, best].mean()), "threshold": best / (LEVELS - 1)}
-    for name in VALUES:
-        metrics[name] = _over_images({key: score.values[name] for key, score in scores.items()})
+    curves = {name: np.stack([score.curves[name] for score in found]) for name in CURVES}
+    values = {f"{name}_mean": curve.mean(axis=1) for name, curve in curves.items()}
+    values |= {name: np.array([score.values[name] for score in found]) for name in VALUES}
+    metrics = _over_images(list(scores), values)
+    for name, curve in curves.items():
+        best = int(curve.mean(axis=0).argmax())
+        metrics[f"{name}_max"] = {"mean": float(curve[:, best].mean()), "threshold": best / (LEVELS - 1)}
     for metric in metrics.values():
         metric["per_class"] = {lesion: metric["mean"]}
     black = [score.highest == 0 for score in found]
@@ -66,9 +64,13 @@ def summarise_maps(scores: Mapping[str, MapScores], lesion: str) -> dict[str, An
     return {"n": len(scores), "metrics": metrics, "empty": {lesion: {"both": both, "one": one}}}
 
 
-def _over_images(per_image: dict[str, float]) -> dict[str, Any]:
-    values = np.array(list(per_image.values()))
-    return {"mean": float(values.mean()), "ci95": bootstrap_ci95(values), "per_image": per_image}
+def _over_images(images: list[str], values: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Metric -> mean, interval and value of every image, of (N,) values by metric."""
+    found = intervals(np.stack(list(values.values()), axis=1))
+    return {
+        name: {"mean": float(v.mean()), "ci95": ci95, "per_image": dict(zip(images, v.tolist(), strict=True))}
+        for (name, v), ci95 in zip(values.items(), found, strict=True)
+    }
 
 
 def _pooled(scores: Sequence[MaskScores], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -97,9 +99,17 @@ def bootstrap_ci95(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> tup
     Returns:
         (low, high), or None for fewer than two values.
     """
-    if len(values) < 2:
-        return None
+    return intervals(values[:, None], draws, seed)[0]
+
+
+def intervals(table: np.ndarray, draws: int = DRAWS, seed: int = 0) -> list[tuple[float, float] | None]:
+    """`bootstrap_ci95` of every column of (N, M), all on the same resamples."""
+    n, columns = table.shape
+    if n < 2:
+        return [None] * columns
     rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(draws)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    means = np.empty((draws, columns))
+    for draw in range(draws):
+        means[draw] = np.bincount(rng.integers(0, n, n), minlength=n) @ table
+    low, high = np.percentile(means / n, [2.5, 97.5], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))

@@ -27,7 +27,7 @@ import numpy as np
 
 ROUNDING = 1 + 1e-9
 """On the tolerance of surface Dice: 3 pixels of 0.1 mm are 0.30000000000000004 mm, and within 0.3."""
-PIXELS_PER_POINT = {1: 10, 2: 10, 3: 60}
+PIXELS_PER_POINT = {1: 10, 2: 10, 3: 15}
 """By number of axes: with more pixels than this for each surface pixel, a tree of points is quicker than a transform
 (benchmarks/surface_metrics.py)."""
 

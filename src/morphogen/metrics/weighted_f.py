@@ -44,13 +44,15 @@ def _errors(p: np.ndarray, g: np.ndarray) -> tuple[float, float]:
     from scipy.ndimage import correlate1d, distance_transform_edt
 
     error = np.abs(p - g)
-    distance, nearest = distance_transform_edt(~g, return_indices=True)
+    nearest = distance_transform_edt(~g, return_distances=False, return_indices=True)
     kernel = np.exp(-(np.arange(-RADIUS, RADIUS + 1) ** 2) / (2 * SIGMA**2))
     spread = error[tuple(nearest)]
     for axis in (0, 1):
         spread = correlate1d(spread, kernel / kernel.sum(), axis=axis, mode="constant")
-    importance = 2 - np.exp(np.log(0.5) / 5 * distance[~g])
-    return float(np.minimum(error, spread)[g].sum()), float((error[~g] * importance).sum())
+    off = np.nonzero(~g & (error > 0))
+    distance = np.hypot(*(to[off] - here for to, here in zip(nearest, off, strict=True)))
+    importance = 2 - np.exp(np.log(0.5) / 5 * distance)
+    return float(np.minimum(error, spread)[g].sum()), float((error[off] * importance).sum())
 
 
 def _box(touched: np.ndarray) -> tuple[slice, slice]:
