@@ -133,7 +133,7 @@ def _png(record: Record, size: Size) -> tuple[Size, bytes]:
     if native != size:
         image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return native, buffer.getvalue()
 
 
