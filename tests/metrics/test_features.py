@@ -72,6 +72,19 @@ def test_batches_keep_order_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert extract([], batch_size=3).shape == (0, 2048)
 
 
+def test_features_that_are_not_finite_name_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Third(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            rows = torch.ones(len(x), 2048)
+            rows[x[:, 0, 0, 0] == (7 - 128) / 128, 5] = float("nan")
+            return rows
+
+    monkeypatch.setattr(weights, "load_member", lambda _: Third())
+    images = [np.full((4, 5, 3), value, dtype=np.uint8) for value in (1, 2, 3, 7, 5)]
+    with pytest.raises(InputError, match=r"^image 4: its inception features are not finite"):
+        extract(images, batch_size=3)
+
+
 def test_unknown_extractor() -> None:
     with pytest.raises(InputError, match="choose one of inception"):
         features.find("resnet")

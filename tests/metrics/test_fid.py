@@ -1,13 +1,20 @@
 """FID against scipy's matrix square root, torchmetrics, the closed form of diagonal Gaussians, and a norm identity."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
 from morphogen.errors import InputError
+from morphogen.metrics import weights
+from morphogen.metrics.features import extract
 from morphogen.metrics.fid import FeatureStats, fid, frechet_distance
+from morphogen.metrics.kid import mmd2
+from morphogen.metrics.pictures import find_pictures, pictures
 
 
 def features(seed: int, n: int, dim: int) -> np.ndarray:
@@ -67,3 +74,59 @@ def test_streaming_equals_the_whole() -> None:
 def test_one_image_is_too_few() -> None:
     with pytest.raises(InputError, match="at least 2"):
         fid(np.zeros((1, 4)), np.zeros((5, 4)))
+
+
+def literal_fid(a: np.ndarray, b: np.ndarray) -> float:
+    (m1, c1), (m2, c2) = ((x.mean(0), np.cov(x, rowvar=False)) for x in (a, b))
+    return ((m1 - m2) ** 2).sum() + np.trace(c1 + c2 - 2 * scipy.linalg.sqrtm(c1 @ c2).real)
+
+
+@pytest.mark.parametrize(("n", "m", "dim"), [(300, 200, 40), (41, 41, 40), (40, 60, 40), (9, 300, 40)])
+def test_all_ways_to_a_value_agree(n: int, m: int, dim: int) -> None:
+    """Few or many rows, from the rows or from their moments, the singular covariance on either side."""
+    a, b = features(6, n, dim), features(7, m, dim)
+    stats = [FeatureStats(dim).update(x) for x in (a, b)]
+    wanted = fid(a, b)
+    assert frechet_distance(*stats) == pytest.approx(wanted, rel=1e-6)
+    assert frechet_distance(*reversed(stats)) == pytest.approx(wanted, rel=1e-6)
+    if min(n, m) > dim:
+        assert wanted == pytest.approx(literal_fid(a, b), rel=1e-8)
+
+
+def test_merging_equals_the_whole() -> None:
+    x = features(8, 90, 8) + 1e5
+    parts = [FeatureStats(8).update(x[k::3]) for k in range(3)]
+    whole = FeatureStats(8)
+    for part in [*parts, FeatureStats(8)]:
+        whole.merge(part)
+    assert whole.n == 90
+    np.testing.assert_allclose(whole.mean, x.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(whole.cov, np.cov(x, rowvar=False), rtol=1e-7)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_refused(bad: float) -> None:
+    x = features(9, 30, 4)
+    y = x.copy()
+    y[7, 1] = bad
+    for a, b in ((x, y), (y, x), (x[:3], y)):
+        with pytest.raises(InputError, match="image 8 are not finite"):
+            fid(a, b)
+
+
+@pytest.mark.realdata
+def test_features_of_real_images(real_data: Path) -> None:
+    """Inception features of polyps, fewer than there are features; scipy needs no epsilon at this size of matrix."""
+    if not weights.available("inception"):
+        pytest.skip("the weights inception are not installed")
+    records = find_pictures(real_data / "polyps" / "kvasir_seg")[:24]
+    x = extract(pictures(records, (96, 96)))
+    a, b = x[::2], x[1::2]
+    (m1, c1), (m2, c2) = ((torch.from_numpy(z.mean(0)), torch.from_numpy(np.cov(z, rowvar=False))) for z in (a, b))
+    cross = scipy.linalg.svdvals((a - a.mean(0)) @ (b - b.mean(0)).T).sum() / 11
+    wanted = float(((m1 - m2) ** 2).sum() + c1.trace() + c2.trace()) - 2 * cross
+    assert fid(a, b) == pytest.approx(wanted, rel=1e-9)
+    narrow = [z[:, :6] for z in (a, b)]
+    assert fid(*narrow) == pytest.approx(literal_fid(*narrow), rel=1e-6)
+    theirs = poly_mmd(torch.from_numpy(b), torch.from_numpy(a)).item()
+    assert mmd2(a, b) == pytest.approx(theirs, rel=1e-9)

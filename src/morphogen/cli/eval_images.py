@@ -14,7 +14,8 @@ from morphogen.errors import InputError
 
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset, Record
-    from morphogen.metrics.image_metrics import Collected, Options, Sets
+    from morphogen.metrics.image_metrics import Options
+    from morphogen.metrics.image_passes import Collected, Sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Images(Verb):
         """
         from morphogen.data.tables import without_dropped
         from morphogen.launched import place
-        from morphogen.metrics import image_metrics
+        from morphogen.metrics import image_metrics, image_passes
         from morphogen.metrics.pictures import find_pictures, picture
 
         options = self._options()
@@ -67,10 +68,10 @@ class Images(Verb):
         unfiltered, real = find_pictures(self.syn), find_pictures(self.real)
         synthetic = without_dropped(self.syn, unfiltered)
         size = picture(synthetic[0]).shape[:2]
-        sets = image_metrics.Sets(synthetic, real, size, image_metrics.sources_of(synthetic, real))
+        sets = image_passes.Sets(synthetic, real, size, image_passes.sources_of(synthetic, real))
         judged = None if self.adherence is None else self._judged(self.adherence, unfiltered, real)
         masks, said = self._masks(synthetic, real)
-        collected = image_metrics.collect(sets, plan, options)
+        collected = image_passes.collect(sets, plan, options)
         if place().rank:
             return {}
         result: dict[str, Any] = {
@@ -167,7 +168,7 @@ def _other_sizes(sets: Sets) -> list[str]:
 
 _SAYS = {
     "fid": "fid: {features}, all images, biased upwards at small n",
-    "kid": "kid: {features}, unbiased, cubic kernel, {kid[subsets]} subsets of {kid[subset_size]}, `full` of all images",
+    "kid": "kid: {features}, unbiased, cubic kernel, {kid[subsets]} subsets of {kid[subset_size]}, `full` on all",
     "fd_dinov2": "fd_dinov2: Frechet distance of DINOv2 ViT-L/14 class tokens at 224 px",
     "cmmd": "cmmd: CLIP ViT-L/14 at 336 px, unit length, Gaussian kernel, sigma 10, times 1000, `biased` as published",
     "clip_i": "clip_i: cosine of CLIP ViT-B/32 embeddings, `paired` with the source image, `all_pairs` of both sets",

@@ -6,7 +6,7 @@ Of each mask and class, all its foreground taken together:
 * ``components``: pieces that touch by an edge or a corner; empty masks count as 0.
 * ``eccentricity``: of the ellipse with the same second moments, 0 (circle) to 1.
 * ``solidity``: area over that of the convex hull.
-* ``compactness``: 4 pi area / perimeter^2, about 1 for a disc and less for anything else.
+* ``compactness``: 4 pi area / perimeter^2 (perimeter by Crofton's formula), about 1 for a disc, less for all else.
 * ``centre_x``, ``centre_y``: centroid as a share of width and height.
 
 The last five are those of masks that hold the class. The distance is the largest difference of the two cumulative
@@ -55,11 +55,9 @@ def measure(mask: np.ndarray) -> dict[str, float]:
         region = regionprops(held.astype(np.uint8))[0]
         values["eccentricity"] = float(np.nan_to_num(region.eccentricity))
     y, x = region.centroid
-    # a region of one or two pixels has no outline that could be measured: it counts as a disc
-    compactness = 4 * np.pi * region.area / region.perimeter**2 if region.perimeter else 1.0
     return values | {
         "solidity": float(region.solidity),
-        "compactness": float(compactness),
+        "compactness": float(4 * np.pi * region.area / region.perimeter_crofton**2),
         "centre_x": float((x + 0.5) / width),
         "centre_y": float((y + 0.5) / height),
     }

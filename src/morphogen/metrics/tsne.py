@@ -72,8 +72,8 @@ def _draw(synthetic: np.ndarray, real: np.ndarray, file: Path) -> None:
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.add_subplot()
     for points, name, colour, marker in ((real, "real", "#0072b2", "o"), (synthetic, "synthetic", "#d55e00", "^")):
-        look = {"c": colour, "marker": marker, "label": f"{name} ({len(points)})"}
-        axes.scatter(points[:, 0], points[:, 1], s=14, alpha=0.7, linewidths=0, **look)
+        label, (x, y) = f"{name} ({len(points)})", points.T
+        axes.scatter(x, y, s=14, c=colour, marker=marker, alpha=0.7, linewidths=0, label=label)
     axes.set(xticks=[], yticks=[], title="t-SNE of features: neighbours count, distances do not")
     axes.legend(loc="best")
     figure.savefig(file, dpi=150, metadata={"Software": None})
