@@ -111,12 +111,14 @@ class Verdicts:
         limits: One a score.
         scores: Id -> score -> value.
         dropped: Id -> the gates that it failed, in the order of `gates`.
+        segmenter: Who judged the adherence, where anyone did.
     """
 
     gates: tuple[str, ...]
     limits: tuple[Limit, ...]
     scores: Mapping[str, Mapping[str, float]]
     dropped: Mapping[str, list[str]]
+    segmenter: Mapping[str, Any] | None = None
 
     @property
     def kept(self) -> list[str]:
@@ -124,7 +126,9 @@ class Verdicts:
         return [i for i, gates in self.dropped.items() if not gates]
 
     def summary(self) -> dict[str, Any]:
-        """``gates``, ``n``, ``accepted``, ``rejected``, ``reasons`` (gate -> pairs that failed it), ``limits``."""
+        """``gates``, ``n``, ``accepted``, ``rejected``, ``reasons`` (gate -> pairs that failed it), ``limits``,
+        ``segmenter``.
+        """
         reasons = Counter(gate for gates in self.dropped.values() for gate in gates)
         return {
             "gates": list(self.gates),
@@ -133,6 +137,7 @@ class Verdicts:
             "rejected": len(self.dropped) - len(self.kept),
             "reasons": {gate: reasons[gate] for gate in self.gates},
             "limits": [{**asdict(limit), "percentiles": list(limit.percentiles)} for limit in self.limits],
+            "segmenter": None if self.segmenter is None else dict(self.segmenter),
         }
 
 

@@ -1,13 +1,15 @@
 """Quality gates of a study: which synthetic pairs its arms train on.
 
 Limits come from the training part alone (`morphogen.sampling.gates`). The gate segmenter learns on two thirds of it, by
-subject, and its Dice on the last third sets the limit of adherence: on images that it has learnt, it would be too good.
+subject (below five subjects: by groups of near-duplicates), and its Dice on the last third sets the limit of adherence:
+on images that it has learnt, it would be too good.
 What a study measures of its synthetic images (distances, adherence, audit) is measured on all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +92,22 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools) 
         predict, held_out = _gate_segmenter(bench, repetition, tools)
         scores["dice"] = dices(predict, synthetic)
         limits.append(Limit.of("dice", dices(predict, held_out)))
-    found = judge(gates, limits, synthetic.ids, scores)
+    found = replace(judge(gates, limits, synthetic.ids, scores), segmenter=_described(bench.config, repetition))
     say(f"{repetition.label}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
     return found
+
+
+def _described(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | None:
+    """Who the gate segmenter is, and whether the judge of adherence has its architecture."""
+    from morphogen.segmenters import resolve
+
+    if "adherence" not in config.gates:
+        return None
+    (name, options), judge = gate_architecture(config), config.judges[0]
+    judged = judge.partition("+")[0]
+    same = name == judged and resolve(name, options) == resolve(judged, architecture_of(judge, config))
+    seed = SEED_OF_GATE + repetition.seed
+    return {"name": name, "architecture": options, "seed": seed, "architecture_of_the_judge_of_adherence": same}
 
 
 def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pairs) -> Any:
