@@ -102,7 +102,7 @@ class Browser:
         """Press and release one key, as a keyboard would; `key` is what is written on it."""
         text = key if len(key) == 1 else {"Enter": "\r", " ": " "}.get(key)
         number = {"Enter": 13, "Backspace": 8, "Tab": 9, "ArrowLeft": 37, "ArrowRight": 39}.get(
-            key, ord(key.upper()[0])
+            key, ord(key.upper()) if len(key) == 1 and key.isalnum() and key.isascii() else 0
         )
         event: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": number, "code": code or _code(key)}
         down = event | ({"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"})
