@@ -250,9 +250,8 @@ def _labels(file: Path, rule: Mapping[int, int]) -> np.ndarray:
         grey = np.asarray(image) if image.mode == "L" else None
     if grey is None:
         return apply_rule(raw_mask(file), rule, file)
-    table = np.array([rule.get(value, MAX_CLASSES) for value in range(256)])
-    labels = table.astype(np.uint8)[grey]
-    if table.max() == MAX_CLASSES and table[np.unique(grey)].max() == MAX_CLASSES:
+    labels = np.array([rule.get(value, 255) for value in range(256)], dtype=np.uint8)[grey]
+    if len(rule) < 256 and labels.max() == 255:
         apply_rule(grey.astype(np.int64), rule, file)  # says which value has no rule
     return labels
 

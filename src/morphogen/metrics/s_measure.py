@@ -84,4 +84,7 @@ def _covariance(a: np.ndarray, b: np.ndarray) -> float:
     if a.dtype == bool and b.dtype == bool:
         both = np.count_nonzero(a if a is b else a & b)
         return (both - np.count_nonzero(a) * np.count_nonzero(b) / n) / max(n - 1, 1)
+    a, b = (
+        x - x.flat[0] if x.dtype != bool else x for x in (a, b)
+    )  # the rounding of a mean gives a constant no spread
     return float(((a - _mean(a)) * (b - _mean(b))).sum()) / max(n - 1, 1)
