@@ -100,12 +100,12 @@ def training_of(generator: str) -> Origin:
     Raises:
         InputError: There is neither.
     """
-    from morphogen.foundation.model import find_folder
-
     run = Path(generator)
     if (run / "final" / "generator.json").is_file():
         ids, folder = recorded_ids(run), run / "final"
     else:
+        from morphogen.foundation.model import find_folder
+
         ids, folder = None, find_folder(generator)
     founded = (folder / "model_index.json").is_file()
     try:

