@@ -1,4 +1,4 @@
-"""The verbs eval masks and eval images, on small folders."""
+"""The verb eval masks, on small folders."""
 
 import json
 import os
@@ -11,10 +11,7 @@ from PIL import Image
 
 from morphogen.cli import main
 from morphogen.cli.eval import Masks
-from morphogen.cli.eval_images import Images
-from morphogen.data.phantoms import phantom
 from morphogen.errors import InputError
-from morphogen.metrics import weights
 from morphogen.metrics.masks import ALL_METRICS, POOLED
 
 
@@ -114,37 +111,6 @@ def test_bad_folders(folders: tuple[Path, Path], spoil: object, message: str) ->
     with pytest.raises(InputError, match=message) as caught:
         Masks(pred=folders[0], ref=folders[1]).run()
     assert "\n" not in str(caught.value)
-
-
-def images(folder: Path, kind: str, seeds: range, size: int) -> Path:
-    for seed in seeds:
-        write(folder / f"{seed:02d}.png", phantom(kind, seed, size)[0])
-    return folder
-
-
-def test_images_result(tmp_path: Path) -> None:
-    if not weights.available("inception"):
-        pytest.skip("the weights inception are not installed")
-    polyps = images(tmp_path / "polyps", "mucosa", range(4), 48)
-    others = images(tmp_path / "others", "mucosa", range(10, 14), 48)
-    skin = images(tmp_path / "skin", "skin", range(4), 96)
-    near = Images(syn=polyps, real=others).run()
-    far = Images(syn=polyps, real=skin).run()
-    assert (near["n_synthetic"], near["n_real"], near["features"]) == (4, 4, "inception")
-    assert near["metrics"]["fid"] < far["metrics"]["fid"]
-    assert near["metrics"]["kid"]["mean"] < far["metrics"]["kid"]["mean"]
-    assert "48 x 48 px" in far["protocol"]
-
-
-def test_images_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few, enough = images(tmp_path / "few", "skin", range(3), 16), images(tmp_path / "enough", "skin", range(4), 16)
-    with pytest.raises(InputError, match="not an extractor"):
-        Images(syn=enough, real=enough, features="resnet").run()
-    monkeypatch.setattr(weights, "load_member", lambda _: None)
-    with pytest.raises(InputError, match=rf"^{few}: holds 3 images; FID and KID need at least 4$"):
-        Images(syn=enough, real=few).run()
-    with pytest.raises(InputError, match="does not exist"):
-        Images(syn=tmp_path / "nowhere", real=few).run()
 
 
 @pytest.mark.realdata

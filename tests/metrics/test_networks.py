@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -20,32 +18,15 @@ from morphogen.errors import InputError
 from morphogen.metrics import networks, weights
 from morphogen.metrics.features import EXTRACTORS, Extractor, extract, prepare, resize_bicubic, stream
 from morphogen.metrics.networks import available, load_network, published_positions, require
+from small_vision import ROWS, small_clip, small_dino
 
-CLIP = replace(EXTRACTORS["clip-b32"], size=24, dim=6)
-DINO = replace(EXTRACTORS["dinov2-l14"], size=56, dim=16)
+CLIP, DINO = ROWS["clip-b32"], ROWS["dinov2-l14"]
 HUB = [spec for spec in EXTRACTORS.values() if not spec.packaged]
 
 
 def images(*sizes: tuple[int, int]) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in sizes]
-
-
-def small_clip() -> CLIPModel:
-    torch.manual_seed(0)
-    common = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision = {**common, "image_size": 24, "patch_size": 8, "projection_dim": 6}
-    return CLIPModel(
-        CLIPConfig(text_config={**common, "vocab_size": 99}, vision_config=vision, projection_dim=6)
-    ).eval()
-
-
-def small_dino(image_size: int) -> Dinov2Model:
-    torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=image_size)
-    model = Dinov2Model(config).eval()
-    model.embeddings.position_embeddings.data *= 30  # as large as the patches' embeddings, so that an error shows
-    return model
 
 
 @pytest.fixture

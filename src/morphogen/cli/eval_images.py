@@ -141,7 +141,10 @@ class Images(Verb):
         try:
             data = self._dataset(self.syn, synthetic), self._dataset(self.real, real)
             check_classes(*data)
-        except InputError as error:  # nobody asked for the masks, so that they do not stop the rest
+        except InputError as error:
+            if self.mask_values is not None:
+                raise
+            # nobody asked for the masks, so that they do not stop the rest
             return None, [f"masks were not compared: {error}"]
         return compare_masks(*data), []
 

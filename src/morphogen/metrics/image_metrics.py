@@ -128,9 +128,7 @@ def _lacks(name: str, options: Options) -> str:
         if not spec.packaged:
             return f"{spec.id} ({spec.source}) is not here; ask for it by --metrics {name} to download it"
         member = spec.source
-    return (
-        "" if weights.available(member) else f"{name}: its weights are not installed; {weights.MEMBERS[member].remedy}"
-    )
+    return "" if weights.available(member) else f"its weights are not installed; {weights.MEMBERS[member].remedy}"
 
 
 def measure(collected: Collected, sets: Sets, plan: Plan, options: Options) -> dict[str, Any]:

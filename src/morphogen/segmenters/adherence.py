@@ -70,15 +70,15 @@ def dice_of(predictor: Predictor, data: Dataset, batch_size: int = 16) -> np.nda
 
 def warnings_of(predictor: Predictor, synthetic: Dataset, real: Dataset) -> list[str]:
     """What spoils the comparison: training data that it judges, or that are unknown."""
-    run = predictor.folder.parent if predictor.folder.name == "final" else predictor.folder
+    run = predictor.folder if (predictor.folder / "config.yaml").is_file() else predictor.folder.parent
     trained = _trained_on(run)
     if trained is None:
         return [f"adherence: {run} does not say what it was trained on; it must be neither of the two sets"]
-    said = {
-        synthetic: f"adherence: {run} was trained on {synthetic.root}; its Dice there says nothing of the masks",
-        real: f"adherence: {run} was trained on images of {real.root}, so that dice_on_real is not held out",
-    }
-    return [line for data, line in said.items() if trained in _digests(data, _seed_of(run))]
+    said = (
+        (synthetic, f"was trained on {synthetic.root}; its Dice there says nothing of the masks"),
+        (real, f"was trained on images of {real.root}, so that dice_on_real is not held out"),
+    )
+    return [f"adherence: {run} {line}" for data, line in said if trained in _digests(data, _seed_of(run))]
 
 
 def _config(run: Path) -> dict[str, Any]:
