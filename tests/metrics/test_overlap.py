@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_jaccard_index
 
-from morphogen.metrics.overlap import class_counts, dice, dice_from_counts, iou, iou_from_counts
+from morphogen.metrics.overlap import (
+    class_counts,
+    dice,
+    dice_from_counts,
+    iou,
+    iou_from_counts,
+    two_class_iou_from_counts,
+)
 
 
 @pytest.mark.parametrize("shape", [(17, 23), (7, 9, 11)])
@@ -32,6 +39,45 @@ def test_binary_matches_sets_of_pixels(seed: int, density: float, other: float) 
     assert iou(pred, ref) == pytest.approx(len(a & b) / len(a | b) if a | b else 1)
     assert dice(pred, ref) == dice(ref, pred)
     assert dice(pred, ref) == pytest.approx(2 * iou(pred, ref) / (1 + iou(pred, ref)))
+
+
+def test_two_class_iou_matches_torchmetrics() -> None:
+    rng = np.random.default_rng(2)
+    for density in (0.05, 0.5, 0.9):
+        pred, ref = rng.random((20, 31)) < density, rng.random((20, 31)) < density
+        ours = two_class_iou_from_counts(class_counts(pred, ref, 2)[1], ref.size)
+        masks = (torch.from_numpy(mask.astype(int)) for mask in (pred, ref))
+        assert ours == pytest.approx(multiclass_jaccard_index(*masks, num_classes=2, average="macro").item(), rel=1e-6)
+
+
+def test_two_class_iou_of_empty_and_full_masks() -> None:
+    """torchmetrics leaves a class that neither mask has out of the mean; here it scores 1."""
+    empty, full = torch.zeros(4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=torch.int64)
+    assert multiclass_jaccard_index(full, full, num_classes=2, average="macro") == 1
+    for pred, ref, expected in ((empty, empty, 1), (full, full, 1), (empty, full, 0), (full, empty, 0)):
+        counts = class_counts(pred.numpy(), ref.numpy(), 2)[1]
+        assert two_class_iou_from_counts(counts, 16) == expected
+
+
+def test_pooled_scores_are_those_of_all_pixels_at_once() -> None:
+    rng = np.random.default_rng(3)
+    pairs = [(rng.integers(0, 3, shape), rng.integers(0, 3, shape)) for shape in ((4, 5), (9, 2), (1, 7))]
+    pooled = sum(class_counts(pred, ref, 3) for pred, ref in pairs)
+    pred, ref = (torch.from_numpy(np.concatenate([pair[side].ravel() for pair in pairs])) for side in (0, 1))
+    expected = multiclass_f1_score(pred, ref, num_classes=3, average="none").numpy()
+    np.testing.assert_allclose(dice_from_counts(pooled), expected, rtol=1e-6)
+    expected = multiclass_jaccard_index(pred, ref, num_classes=3, average="none").numpy()
+    np.testing.assert_allclose(iou_from_counts(pooled), expected, rtol=1e-6)
+
+
+def test_where_monai_differs_on_empty_masks() -> None:
+    from monai.metrics import compute_dice, compute_iou
+
+    empty, full = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    for metric in (compute_dice, compute_iou):
+        assert metric(empty, empty).isnan()  # we have 1
+        assert metric(full, empty).isnan()  # we have 0: a false alarm is dropped from their mean
+        assert metric(empty, full) == 0
 
 
 def test_empty_masks() -> None:

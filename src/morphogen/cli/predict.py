@@ -1,4 +1,4 @@
-"""``morphogen predict``: label masks from a trained segmenter."""
+"""``morphogen predict``: label masks, or probability maps, from a trained segmenter."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ class Predict(Verb):
     """Folder to write; new, or of an earlier call with the same segmenter."""
     batch_size: int = 32
     """Images that pass the network together."""
+    probabilities: bool = False
+    """Write 8-bit grey maps of the foreground's probability (255 = 1) instead of labels, for `eval masks
+    --probabilities`; two classes only."""
 
     def run(self) -> dict[str, Any]:
         """Write the masks.
 
         Raises:
-            InputError: No segmenter, no images, or a folder that holds something else.
+            InputError: No segmenter, no images, a folder that holds something else, or probabilities of more than two
+                classes.
         """
         import torch
 
@@ -55,6 +59,9 @@ class Predict(Verb):
         if self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
         predictor = load_segmenter(self.run_folder, "cuda" if torch.cuda.is_available() else "cpu")
+        if self.probabilities and len(predictor.classes) != 2:
+            fault = f"{self.run_folder}: tells {len(predictor.classes)} classes apart"
+            raise InputError(f"{fault}; --probabilities writes the one foreground of two, so leave it out")
         records = _records(self.images)
         self._claim(predictor)
         missing = [record for record in records if not _finished(self.out / f"{record.id}.png")]
@@ -62,7 +69,8 @@ class Predict(Verb):
             for part in _chunks(missing, self.batch_size):
                 self._predict(predictor, part)
                 stage.advance(len(part))
-        say(f"{len(records)} masks, {len(missing)} of them new, in {self.out}")
+        kind = "probability maps" if self.probabilities else "masks"
+        say(f"{len(records)} {kind}, {len(missing)} of them new, in {self.out}")
         return {
             "out": str(self.out),
             "n": len(records),
@@ -73,7 +81,7 @@ class Predict(Verb):
         }
 
     def _claim(self, predictor: Predictor) -> None:
-        """Make `out` the folder of this segmenter's predictions, or refuse to mix two."""
+        """Make `out` the folder of this segmenter's predictions of this kind, or refuse to mix two."""
         import json
 
         from morphogen.files import write_json
@@ -81,9 +89,13 @@ class Predict(Verb):
         path = self.out / _MANIFEST
         try:
             if path.exists():
-                if json.loads(path.read_text())["hash"] == predictor.hash:
-                    return
-                raise InputError(f"{self.out}: holds the predictions of another segmenter; name another --out")
+                note = json.loads(path.read_text())
+                if note["hash"] != predictor.hash:
+                    raise InputError(f"{self.out}: holds the predictions of another segmenter; name another --out")
+                if note.get("probabilities", False) != self.probabilities:
+                    held = "labels" if self.probabilities else "probability maps"
+                    raise InputError(f"{self.out}: holds {held} of this segmenter; name another --out")
+                return
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: is not the note of an earlier call; name another --out") from error
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
@@ -91,15 +103,20 @@ class Predict(Verb):
         self.out.mkdir(parents=True, exist_ok=True)
         values = _grey_levels(len(predictor.classes))
         rule = dict(zip(predictor.classes, values, strict=True))
-        write_json(path, {"hash": predictor.hash, "grey_level_of_class": rule})
+        meaning = {"probabilities": True} if self.probabilities else {"grey_level_of_class": rule}
+        write_json(path, {"hash": predictor.hash, **meaning})
 
     def _predict(self, predictor: Predictor, records: Sequence[Record]) -> None:
         from morphogen.data.images import load_rgb
         from morphogen.files import write_bytes
 
-        labels = predictor([load_rgb(record) for record in records], self.batch_size)
-        for record, mask in zip(records, labels, strict=True):
-            write_bytes(self.out / f"{record.id}.png", _png(mask, len(predictor.classes)))
+        pictures = [load_rgb(record) for record in records]
+        if self.probabilities:
+            grey = [_grey(p) for p in predictor.probabilities(pictures, self.batch_size)]
+        else:
+            grey = [_levels(labels, len(predictor.classes)) for labels in predictor(pictures, self.batch_size)]
+        for record, levels in zip(records, grey, strict=True):
+            write_bytes(self.out / f"{record.id}.png", _png(levels))
 
 
 def _records(images: Path) -> list[Record]:
@@ -138,12 +155,24 @@ def _grey_levels(n_classes: int) -> Sequence[int]:
     return (0, 255) if n_classes == 2 else range(n_classes)
 
 
-def _png(labels: NDArray[np.int64], n_classes: int) -> bytes:
+def _levels(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.uint8]:
     import numpy as np
+
+    return np.array(_grey_levels(n_classes), dtype=np.uint8)[labels]
+
+
+def _grey(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(2, H, W) in [0, 1] -> (H, W), 255 = certainly foreground."""
+    import numpy as np
+
+    return np.round(255 * probabilities[1].clip(0, 1)).astype(np.uint8)
+
+
+def _png(levels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(np.array(_grey_levels(n_classes), dtype=np.uint8)[labels]).save(buffer, "PNG")
+    Image.fromarray(levels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
