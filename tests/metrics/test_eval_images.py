@@ -161,6 +161,8 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], *parts: str) -
         (["--features-folder", "dino=/models"], ["'dino'", "dinov2-l14"]),
         (["--metrics", "cmmd", "--features-folder", "clip-l14-336=/nowhere"], ["/nowhere: holds no config.json"]),
         (["--batch-size", "0"], ["--batch-size 0"]),
+        (["--device", "toaster"], ["--device toaster"]),
+        (["--device", "cuda:99"], ["--device cuda:99"]),
         (["--tsne", "/nowhere/map.png"], ["/nowhere/map.png: its folder does not exist"]),
         (["--metrics", "cmmd", "--adherence", "/nowhere"], ["clip-l14-336"]),
     ],

@@ -98,6 +98,8 @@ class Images(Verb):
         return result
 
     def _options(self) -> Options:
+        import torch
+
         from morphogen.metrics.image_metrics import Options
         from morphogen.metrics.tsne import check_installed
 
@@ -107,6 +109,12 @@ class Images(Verb):
             if not (sign and name and folder):
                 raise InputError(f"--features-folder {word}: is not NAME=FOLDER; write dinov2-l14=/models/dinov2-large")
             folders[name] = Path(folder)
+        try:
+            torch.empty(0, device=self.device)
+        except Exception as error:  # torch has one type for an unknown word, and another for what is not built in
+            raise InputError(
+                f"--device {self.device}: is not to be had here; give cpu, or look at the driver"
+            ) from error
         if self.tsne is not None:
             check_installed()
             if not self.tsne.absolute().parent.is_dir():

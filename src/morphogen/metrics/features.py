@@ -99,7 +99,8 @@ EXTRACTORS: dict[str, Extractor] = {
             layer="head (global average)",
             dim=1280,
         ),
-        # Of CMMD (Jayasumana et al., CVPR 2024). The main branch holds no safetensors; this is its conversion.
+        # Of CMMD (Jayasumana et al., CVPR 2024), whose code crops first and resizes then: the same for square images.
+        # The model's main branch holds no safetensors; this is its conversion.
         Extractor(
             id="clip-l14-336",
             network="clip",

@@ -118,8 +118,8 @@ def _cached(source: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = source.partition("@")
-    path = try_to_load_from_cache(repository, WEIGHTS, revision=revision)
-    return Path(path).parent if isinstance(path, str) else None
+    paths = [try_to_load_from_cache(repository, name, revision=revision) for name in FILES]
+    return Path(str(paths[0])).parent if all(isinstance(path, str) for path in paths) else None
 
 
 class Clip(nn.Module):
