@@ -27,7 +27,7 @@ DIVERSITY_PAIRS = 200
 
 @dataclass(frozen=True)
 class Features:
-    """Features of one set: all `rows` (N, D), 8 D bytes an image; or, where these are not needed, their moments alone."""
+    """Features of one set: all `rows` (N, D), 8 D bytes an image; where these are not needed, their moments alone."""
 
     rows: np.ndarray | None
     stats: FeatureStats | None
