@@ -102,6 +102,40 @@ def write_pictures(out: Path, data: Path, folds: int = 2) -> None:
         (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n")
 
 
+def audit_of(fold: int) -> dict[str, Any]:
+    """As a study writes it, but fold 1's as studies did when they looked for copies alone."""
+    copies = {"n": 16, "n_real": 20, "flagged": 2, "rate": 0.125, "rate_of_real": 0.02, "threshold": {}, "pairs": []}
+    if fold == 1:
+        return copies
+    control = {"of": "held-out images", "left_out": 0, "n": 50, "flagged": 1, "rate": 0.02, "ci95": [0.004, 0.105]}
+    spread = {"pixel": {"synthetic": [0.1, 0.2, 0.3], "control": [0.2, 0.3, 0.4], "nearer": 0.731}}
+    none: dict[str, Any] = {"verdict": "none", "n_found": 0, "found": []}
+    found = {"verdict": "found", "n_found": 3, "found": [{"test": "t<1>", "train": "a2"}]}
+    limits = [{"score": "sharpness", "gate": "blur", "low": 8.25, "high": None, "percentiles": [1, None], "n": 20}]
+    segmenter = {"name": "unet", "architecture": {"encoder": "scratch"}, "seed": 2000}
+    return {
+        "memorisation": {**copies, "ci95": [0.035, 0.36], "control": control, "distances": spread},
+        "leakage": {
+            "verdict": "found",
+            "unknown": ["foundation"],
+            "n_test": 9,
+            **dict.fromkeys(("provenance", "subjects", "synthetic"), none),
+            "foundation": {**none, "verdict": "unknown", "note": "the foundation does not say"},
+            "near_duplicates": found,
+        },
+        "duplicates": {"n": 16, "redundant": 4, "rate": 0.25, "rate_of_real": 0.05, "groups": [["a", "b"]]},
+        "gates": {
+            "gates": ["blur", "adherence"],
+            "n": 16,
+            "accepted": 11,
+            "rejected": 5,
+            "reasons": {"blur": 5, "adherence": 0},
+            "limits": limits,
+            "segmenter": {**segmenter, "architecture_of_the_judge_of_adherence": False},
+        },
+    }
+
+
 def write_images(out: Path, fold: int) -> None:
     """``images/foldF.json`` as the study writes it."""
     kid = {"mean": 0.06 + fold / 100, "std": 0.01}
@@ -111,7 +145,7 @@ def write_images(out: Path, fold: int) -> None:
         "seed": fold,
         "distances": {"features": "inception", "n": 16, "n_reference": 90, "reference": "other images", "rows": rows},
         "adherence": {"judge": "unet", "seed": 1000, "dice": 0.6, "n": 16, "dice_on_real": 0.8, "n_real": 4},
-        "audit": {"n": 16, "flagged": 2, "rate": 0.125, "rate_of_real": 0.02, "threshold": 0.1, "pairs": []},
+        "audit": audit_of(fold),
     }
     (out / "images").mkdir(exist_ok=True)
     (out / "images" / f"fold{fold}.json").write_text(json.dumps(found))

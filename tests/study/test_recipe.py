@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from morphogen.errors import InputError
 from morphogen.study.recipe import StudyConfig, config_hash, identity, load_study, refuse_other_study, save_study
@@ -27,6 +28,8 @@ Make = Callable[..., StudyConfig]
         ({"per_mask": 0}, "--per-mask 0"),
         ({"folds": 1}, "--folds 1: is too small; give at least 2"),
         ({"mask_values": "0=0,7"}, "--mask-values: '0=0,7' is not a rule"),
+        ({"gates": ("blurr",)}, "--gates blurr: is not known; did you mean blur"),
+        ({"gates": ("blur", "blur")}, "names something twice"),
         ({"test": ("kvasir",)}, "is not NAME=DIR"),
         ({"test": ("test=/x",)}, "is taken"),
         ({"test": ("a=/x", "a=/y")}, "is taken"),
@@ -109,3 +112,21 @@ def test_hash_follows_what_a_cell_depends_on(make_config: Make) -> None:
     assert all(config_hash(make_config(**options), "s") == base for options in same)
     hashes = {config_hash(make_config(**options), "s") for options in other} | {config_hash(make_config(), "t"), base}
     assert len(hashes) == len(other) + 2
+
+
+def test_cells_that_are_older_than_gates_are_of_a_study_without_any(make_config: Make) -> None:
+    old = StudyConfig(data=Path("/d"), out=Path("/o"))
+    assert config_hash(old, "splits") == "407f2da13b55"
+    assert config_hash(StudyConfig(data=Path("/d"), out=Path("/o"), gates=("blur",)), "splits") != "407f2da13b55"
+
+
+def test_a_study_that_is_older_than_gates_is_continued_without_any(make_config: Make) -> None:
+    config = make_config(arms=("real",))
+    config.out.mkdir()
+    save_study(config)
+    saved = yaml.safe_load((config.out / "study.yaml").read_text())
+    assert saved.pop("gates") == []
+    (config.out / "study.yaml").write_text(yaml.safe_dump(saved))
+    refuse_other_study(config)
+    with pytest.raises(InputError, match=r"--gates \(default\), not blur; use its value or name another --out"):
+        refuse_other_study(make_config(arms=("real",), gates=("blur",)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -146,6 +147,40 @@ def test_image_measures_are_means_over_repetitions(whole: Path) -> None:
     results = json.loads((whole / "results.json").read_text())
     assert set(results["images"]) == set(results["audit"]) == {"fold0", "fold1"}
     assert results["audit"]["fold0"]["memorisation"]["flagged"] == 2
+
+
+def test_audits_of_both_ages_are_shown(whole: Path) -> None:
+    results = json.loads((whole / "results.json").read_text())
+    assert set(results["audit"]["fold0"]) == {"memorisation", "leakage", "duplicates", "gates"}
+    assert set(results["audit"]["fold1"]) == {"memorisation"}
+    assert results["audit"]["fold1"]["memorisation"]["ci95"] == pytest.approx([0.035, 0.360], abs=1e-3)
+    source = (whole / "report.html").read_text()
+    text = unescape(" ".join(re.sub("<[^>]+>", " ", source).split()))
+    shown = [
+        "12.5 % 3.5 % to 36.0 %",
+        "50 held out",
+        "pixel 73.1 %",
+        "Near-duplicates of test images in the other parts found 3 for example test t<1>, train a2",
+        "unknown the foundation does not say",
+        "fold0 16 4 25.0 % 5.0 %",
+        "fold0 11 5 5 0",
+        "sharpness 8.25",
+        "another architecture and seed than the judge of mask adherence",
+    ]
+    for words in shown:
+        assert words in text, words
+    assert "t<1>" not in source
+
+
+def test_a_pair_that_was_dropped_says_so(tmp_path: Path) -> None:
+    Fake().write_cells(tmp_path)
+    Fake().write_plan(tmp_path, tmp_path / "data")
+    write_pictures(tmp_path, tmp_path / "data", folds=1)
+    path = tmp_path / "synthetic" / "fold0" / "manifest.jsonl"
+    rows = [json.loads(line) | {"dropped": ["blur", "copies"]} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path)
+    assert "dropped: blur, copies" in Page((tmp_path / "report.html").read_text()).text
 
 
 def test_pairs_show_real_beside_synthetic(whole: Path) -> None:
