@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
 from morphogen.errors import InputError
-from morphogen.metrics import mmd
+from morphogen.metrics import mmd, weights
 from morphogen.metrics.clip_i import clip_i
 from morphogen.metrics.cmmd import cmmd
+from morphogen.metrics.features import extract
+from morphogen.metrics.pictures import find_pictures, pictures
 
 
 @pytest.fixture
@@ -78,3 +82,17 @@ def test_clip_i_is_the_mean_cosine(sets: tuple[np.ndarray, np.ndarray]) -> None:
     assert found.n_paired == 3
     assert clip_i(x, x, {k: k for k in range(13)}).paired == pytest.approx(1)
     assert clip_i(x, y, {}).paired is None
+
+
+@pytest.mark.realdata
+def test_features_of_real_images(real_data: Path) -> None:
+    """The same on features of polyps and of skin, which are far apart."""
+    if not weights.available("lite0"):
+        pytest.skip("the weights of EfficientNet-Lite0 are not installed")
+    folders = [real_data / "polyps" / "cvc_clinicdb", real_data / "skin" / "ph2"]
+    x, y = (extract(pictures(find_pictures(folder)[::50][:4], (64, 64)), "lite0") for folder in folders)
+    kxx, kyy, kxy = kernel(x, x), kernel(y, y), kernel(x, y)
+    assert cmmd(x, y).biased == pytest.approx(1000 * (kxx.mean() + kyy.mean() - 2 * kxy.mean()), rel=1e-7)
+    assert cmmd(x, y).unbiased > cmmd(x[:2], x[2:]).unbiased
+    cosines = 1 - cdist(x, y, "cosine")
+    assert clip_i(x, y, {0: 0}).all_pairs == pytest.approx(cosines.mean(), rel=1e-9)
