@@ -9,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from morphogen.metrics.kid import mmd2
 
@@ -40,3 +41,18 @@ def test_a_kid_difference_is_one_of_kids(sampling: ModuleType) -> None:
     ours, peer, real = draw(np.random.default_rng(1), 20)
     assert sampling.kid_difference(ours, peer, real)[0] == pytest.approx(mmd2(ours, real) - mmd2(peer, real))
     assert sampling.kid_difference(peer, peer, real) == (0, 0)
+
+
+def test_the_surface_benchmark_compares_equal_things() -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "surface_metrics.py"
+    spec = spec_from_file_location("benchmark_of_surfaces", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    found = module.compare(module.polyps(None, 2), (1.0, 1.0), 1)
+    torch.set_num_threads(threads)
+    assert found["equal"]
+    assert found["shape"] == [352, 352]
+    assert [mask.shape for mask in module.volumes(None, 1)[0]] == [(112, 112, 80)] * 2

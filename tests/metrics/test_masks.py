@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from morphogen.metrics.masks import METRICS, score_masks
+from morphogen.metrics.e_measure import e_measure
+from morphogen.metrics.masks import ALL_METRICS, METRICS, score_masks
 from morphogen.metrics.overlap import dice, iou
-from morphogen.metrics.summary import bootstrap_ci95, summarise
+from morphogen.metrics.s_measure import s_measure
+from morphogen.metrics.summary import bootstrap_ci95, intervals, summarise
 from morphogen.metrics.surface import asd, hd95
 
 
@@ -52,3 +54,30 @@ def test_bootstrap_interval_matches_scipy() -> None:
     assert high == pytest.approx(reference.high, abs=0.08 * width)
     assert bootstrap_ci95(values) == bootstrap_ci95(values)
     assert bootstrap_ci95(values[:1]) is None
+
+
+def test_intervals_of_several_metrics_are_those_of_each() -> None:
+    table = np.random.default_rng(3).normal(size=(25, 4))
+    for column, found in zip(table.T, intervals(table), strict=True):
+        assert found == pytest.approx(bootstrap_ci95(column))
+        literal = np.random.default_rng(0)
+        means = [column[literal.integers(0, 25, 25)].mean() for _ in range(2000)]
+        assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
+    assert intervals(table[:1]) == [None] * 4
+
+
+def test_classes_that_are_absent_score_by_rule_in_every_metric() -> None:
+    pred, ref = np.zeros((6, 7), int), np.zeros((6, 7), int)
+    pred[1:3, 1:4], ref[1:3, 1:4] = 1, 1
+    ref[4:, 4:] = 2
+    scores = score_masks(pred, ref, 4, metrics=list(ALL_METRICS)).per_class
+    diagonal = np.hypot(6, 7)
+    for name in ("dice", "iou", "weighted_f", "surface_dice"):
+        assert scores[name] == pytest.approx([1, 0, 1]), name
+    for name in ("hd", "hd95", "hd95_pooled", "asd", "assd"):
+        assert scores[name] == pytest.approx([0, diagonal, 0]), name
+    assert scores["iou_two_class"] == pytest.approx([1, 36 / 42 / 2, 1])
+    assert scores["mae"] == pytest.approx([0, 6 / 42, 0])
+    for k in (1, 2, 3):
+        assert scores["s_measure"][k - 1] == s_measure(pred == k, ref == k)
+        assert scores["e_measure"][k - 1] == e_measure(pred == k, ref == k)

@@ -13,7 +13,7 @@ from morphogen.cli.verb import Verb
 from morphogen.errors import InputError
 
 if TYPE_CHECKING:
-    from morphogen.metrics.mask_files import MaskPair, MaskPairs
+    from morphogen.metrics.mask_files import MaskPairs
     from morphogen.metrics.masks import MaskScores
     from morphogen.metrics.thresholds import MapScores
 
@@ -95,7 +95,7 @@ class Masks(Verb):
 
     def _labels(self, pairs: MaskPairs, names: list[str]) -> dict[str, Any]:
         from morphogen.metrics.masks import ALL_METRICS
-        from morphogen.metrics.scoring import score_files
+        from morphogen.metrics.scoring import score_files, score_labels
         from morphogen.metrics.summary import summarise
 
         flat = [name for name in names if pairs.volumes and ALL_METRICS[name].flat]
@@ -104,7 +104,7 @@ class Masks(Verb):
                 f"--metrics {flat[0]}: is defined on pictures only, and {self.ref} holds volumes; leave it out"
             )
         names = [name for name in names if name not in flat]
-        score = partial(_score_labels, n_classes=len(pairs.classes), metrics=names, tolerance=self.tolerance)
+        score = partial(score_labels, n_classes=len(pairs.classes), metrics=names, tolerance=self.tolerance)
         scores = score_files(pairs, score, self.workers)
         unit = "mm" if pairs.in_mm else "px"
         definitions = "; ".join(f"{name} = {ALL_METRICS[name].definition}" for name in names)
@@ -117,24 +117,12 @@ class Masks(Verb):
         return summarise(scores, pairs.classes) | {"unit": unit, "protocol": protocol, "warnings": warnings}
 
     def _maps(self, pairs: MaskPairs) -> dict[str, Any]:
-        from morphogen.metrics.scoring import score_files
+        from morphogen.metrics.scoring import score_files, score_probabilities
         from morphogen.metrics.summary import summarise_maps
 
-        scores = score_files(pairs, _score_map, self.workers)
+        scores = score_files(pairs, score_probabilities, self.workers)
         result = summarise_maps(scores, pairs.classes[1])
         return result | {"protocol": MAPS.format(interval=INTERVAL), "warnings": _map_warnings(scores)}
-
-
-def _score_labels(pair: MaskPair, n_classes: int, metrics: list[str], tolerance: float) -> MaskScores:
-    from morphogen.metrics.masks import score_masks
-
-    return score_masks(pair.pred, pair.ref, n_classes, pair.spacing, metrics, tolerance)
-
-
-def _score_map(pair: MaskPair) -> MapScores:
-    from morphogen.metrics.thresholds import score_map
-
-    return score_map(pair.pred, pair.ref == 1)
 
 
 def _parse_spacing(text: str | None) -> tuple[float, ...] | None:

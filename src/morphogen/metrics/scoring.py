@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from morphogen.errors import InputError, WorkError
 from morphogen.metrics.mask_files import MaskPair, MaskPairs
+from morphogen.metrics.masks import MaskScores, score_masks
+from morphogen.metrics.thresholds import MapScores, score_map
 from morphogen.progress import track
 
 S = TypeVar("S")
@@ -52,7 +54,18 @@ def score_files(pairs: MaskPairs, score: Score[S], workers: int | None = None) -
             found = pool.map(_score_one, pairs.files, chunksize=chunk)
             return dict(zip(pairs.files, track(found, "scoring", len(pairs)), strict=True))
     except BrokenProcessPool as error:
-        raise WorkError("a process that scored masks was killed; free some memory, or give --workers 1") from error
+        fault = "a process that scored masks ended early (killed, or started by a script without a main guard)"
+        raise WorkError(f"{fault}; free some memory, or give --workers 1") from error
+
+
+def score_labels(pair: MaskPair, n_classes: int, metrics: Sequence[str], tolerance: float) -> MaskScores:
+    """`score_masks` of a pair of files."""
+    return score_masks(pair.pred, pair.ref, n_classes, pair.spacing, metrics, tolerance)
+
+
+def score_probabilities(pair: MaskPair) -> MapScores:
+    """`score_map` of a probability map and the mask of two classes beside it."""
+    return score_map(pair.pred, pair.ref == 1)
 
 
 def _cores() -> int:
