@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_a_planted_bad_picture_is_rejected_and_new_good_ones_pass(kind: str) -> 
     limits = [Limit.of(name, values) for name, values in picture_scores(IMAGES[:40], [gate]).items()]
     shown = [*IMAGES[40:], *(BAD[kind](image) for image in IMAGES[:6])]
     ids = [f"good{i}" for i in range(20)] + [f"bad{i}" for i in range(6)]
-    verdicts = judge([gate], limits, ids, picture_scores(shown, [gate]))
+    verdicts = judge([gate], limits, ids, picture_scores(shown, [gate]), ["r"])
     assert all(verdicts.dropped[f"bad{i}"] == [gate] for i in range(6))
     assert sum(bool(verdicts.dropped[f"good{i}"]) for i in range(20)) <= 3
 
@@ -137,12 +138,13 @@ def test_only_the_scores_of_the_gates_are_taken() -> None:
 def test_all_gates_that_failed_are_named_in_their_order() -> None:
     limits = [Limit("dice", "adherence", 0.5, None, (10, None), 4), Limit.of_copies(4)]
     scores = {"dice": [0.9, 0.1, 0.1], "nearness": [2.0, 3.0, 0.2]}
-    verdicts = judge(("copies", "adherence"), limits, ["a", "b", "c"], scores)
+    verdicts = judge(("copies", "adherence"), limits, ["a", "b", "c"], scores, ["r1", "r0"])
     assert verdicts.dropped == {"a": [], "b": ["adherence"], "c": ["copies", "adherence"]}
     assert verdicts.kept == ["a"]
     summary = verdicts.summary()
     assert (summary["accepted"], summary["rejected"]) == (1, 2)
     assert summary["reasons"] == {"copies": 1, "adherence": 2}
+    assert summary["training"] == hashlib.sha256(b"r0\nr1").hexdigest()
     assert json.loads(json.dumps(summary)) == summary
 
 
@@ -155,7 +157,9 @@ def sampled(tmp_path: Path) -> Path:
 
 def verdicts_of(folder: Path, low: float) -> None:
     limits = [Limit("sharpness", "blur", low, None, (1, None), 9)]
-    write_verdicts(folder, judge(["blur"], limits, [f"j{i}" for i in range(4)], {"sharpness": [1, 2, 3, 4.00000049]}))
+    write_verdicts(
+        folder, judge(["blur"], limits, [f"j{i}" for i in range(4)], {"sharpness": [1, 2, 3, 4.00000049]}, ["r"])
+    )
 
 
 def test_verdicts_are_noted_and_replaced_and_nothing_is_lost(sampled: Path) -> None:

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from morphogen.data.pairs import Pairs
 from morphogen.errors import InputError, WorkError
 from morphogen.generators import GeneratorEntry
+from morphogen.sampling.gates import Limit, judge, write_verdicts
 from morphogen.sampling.jobs import Job, Pair
 from morphogen.study import gating, report, results
 from morphogen.study.bench import Bench
@@ -215,6 +216,25 @@ def test_without_gates_all_pairs_are_kept_and_the_manifest_is_untouched(make_con
     assert gate_summary(bench, r, quick.tools) is None
     assert not any({"gates", "dropped"} & {*row} for row in rows_of(bench))
     assert not (synthetic_folder(bench, r) / "gates.json").exists()
+
+
+def test_verdicts_of_somebody_else_are_not_the_studys(make_config: Make, quick: Any) -> None:
+    """Another one may judge the folder by the same gates, with limits that saw the test part."""
+    bench = bench_of(make_config(gates=("blur",), annotated=None))
+    r = bench.splits.repetitions[0]
+    kept = kept_pairs(bench, r, quick.tools).ids
+    rows = rows_of(bench)
+    folder = synthetic_folder(bench, r)
+    foreign = judge(
+        ["blur"],
+        [Limit.of("sharpness", [0.0])],
+        [row["id"] for row in rows],
+        {"sharpness": [-1.0, *[1.0] * (len(rows) - 1)]},
+        ["x"],
+    )
+    write_verdicts(folder, foreign)
+    assert kept_pairs(bench, r, quick.tools).ids == kept
+    assert rows_of(bench) == rows
 
 
 def test_nothing_left_is_one_line(make_config: Make, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def judge_folder(
     if "adherence" in gates and predict is not None:
         scores["dice"] = _dices(predict, synthetic, mask_values)
         limits.append(Limit.of("dice", _dices(predict, train, mask_values)))
-    return judge(gates, limits, synthetic.ids, scores)
+    return judge(gates, limits, synthetic.ids, scores, train.ids)
 
 
 def _dices(predict: Predict, dataset: Dataset, mask_values: str | None) -> list[float]:

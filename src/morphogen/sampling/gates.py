@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
 from morphogen.files import write_json, write_text
 from morphogen.metrics.overlap import class_counts, dice_from_counts
@@ -111,6 +112,7 @@ class Verdicts:
         limits: One a score.
         scores: Id -> score -> value.
         dropped: Id -> the gates that it failed, in the order of `gates`.
+        training: SHA-256 of the ids of the training images that set the limits.
         segmenter: Who judged the adherence, where anyone did.
     """
 
@@ -118,6 +120,7 @@ class Verdicts:
     limits: tuple[Limit, ...]
     scores: Mapping[str, Mapping[str, float]]
     dropped: Mapping[str, list[str]]
+    training: str
     segmenter: Mapping[str, Any] | None = None
 
     @property
@@ -127,7 +130,7 @@ class Verdicts:
 
     def summary(self) -> dict[str, Any]:
         """``gates``, ``n``, ``accepted``, ``rejected``, ``reasons`` (gate -> pairs that failed it), ``limits``,
-        ``segmenter``.
+        ``training``, ``segmenter``.
         """
         reasons = Counter(gate for gates in self.dropped.values() for gate in gates)
         return {
@@ -137,11 +140,14 @@ class Verdicts:
             "rejected": len(self.dropped) - len(self.kept),
             "reasons": {gate: reasons[gate] for gate in self.gates},
             "limits": [{**asdict(limit), "percentiles": list(limit.percentiles)} for limit in self.limits],
+            "training": self.training,
             "segmenter": None if self.segmenter is None else dict(self.segmenter),
         }
 
 
-def judge(gates: Sequence[str], limits: Sequence[Limit], ids: Sequence[str], scores: Scores) -> Verdicts:
+def judge(
+    gates: Sequence[str], limits: Sequence[Limit], ids: Sequence[str], scores: Scores, training: Sequence[str]
+) -> Verdicts:
     """Hold the scores of synthetic pairs against the limits.
 
     Args:
@@ -149,12 +155,12 @@ def judge(gates: Sequence[str], limits: Sequence[Limit], ids: Sequence[str], sco
         limits: One a score.
         ids: Ids of the pairs.
         scores: Score -> one value a pair.
+        training: Ids of the training images that set the limits.
     """
     rows = {id_: {limit.score: float(scores[limit.score][k]) for limit in limits} for k, id_ in enumerate(ids)}
     failed = {i: {limit.gate for limit in limits if not limit.passes(row[limit.score])} for i, row in rows.items()}
-    return Verdicts(
-        tuple(gates), tuple(limits), rows, {i: [gate for gate in gates if gate in found] for i, found in failed.items()}
-    )
+    dropped = {i: [gate for gate in gates if gate in found] for i, found in failed.items()}
+    return Verdicts(tuple(gates), tuple(limits), rows, dropped, ids_hash(training))
 
 
 def write_verdicts(folder: Path, verdicts: Verdicts) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
-from morphogen.data.split import take_validation
+from morphogen.data.split import ids_hash, take_validation
 from morphogen.errors import WorkError
 from morphogen.progress import say
 from morphogen.sampling.gates import Limit, Verdicts, dice_score, judge, picture_scores, read_summary, write_verdicts
@@ -48,7 +48,7 @@ def kept_pairs(bench: Bench, repetition: Repetition, tools: Tools) -> Dataset:
         return made
     folder = synthetic_folder(bench, repetition)
     with lock(bench.out / ".locks" / f"gates.{repetition.label}.lock", wait=True):
-        if not _judged(folder, made, bench.config.gates):
+        if not _judged(folder, made, bench.config.gates, repetition.train):
             write_verdicts(folder, verdicts(bench, repetition, made, tools))
     found = read_summary(folder) or {}
     if not found["accepted"]:
@@ -66,12 +66,12 @@ def gate_summary(bench: Bench, repetition: Repetition, tools: Tools) -> dict[str
     return read_summary(synthetic_folder(bench, repetition))
 
 
-def _judged(folder: Path, made: Dataset, gates: Sequence[str]) -> bool:
-    """Whether these gates' verdicts on all pairs are there; gates.json is written last."""
+def _judged(folder: Path, made: Dataset, gates: Sequence[str], train: Sequence[str]) -> bool:
+    """Whether the verdicts on all pairs are there, by these gates and these training images; gates.json comes last."""
     found = read_summary(folder)
-    return (
-        found is not None and found["gates"] == list(gates) and all("dropped" in (r.origin or {}) for r in made.records)
-    )
+    if found is None or found["gates"] != list(gates) or found.get("training") != ids_hash(train):
+        return False
+    return all("dropped" in (record.origin or {}) for record in made)
 
 
 def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools) -> Verdicts:
@@ -92,7 +92,8 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools) 
         predict, held_out = _gate_segmenter(bench, repetition, tools)
         scores["dice"] = dices(predict, synthetic)
         limits.append(Limit.of("dice", dices(predict, held_out)))
-    found = replace(judge(gates, limits, synthetic.ids, scores), segmenter=_described(bench.config, repetition))
+    found = judge(gates, limits, synthetic.ids, scores, train.ids)
+    found = replace(found, segmenter=_described(bench.config, repetition))
     say(f"{repetition.label}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
     return found
 
