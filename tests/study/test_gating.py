@@ -253,5 +253,5 @@ def test_nothing_left_is_one_line(make_config: Make, quick: Any, monkeypatch: py
 
 
 def test_too_few_training_images_are_found_before_anything_is_made(make_config: Make) -> None:
-    with pytest.raises(InputError, match=r"--gates blur: fold0 trains on images of one group"):
+    with pytest.raises(InputError, match=r"--gates blur: fold0 trains on a single image"):
         prepare(make_config(gates=("blur",), annotated=2))

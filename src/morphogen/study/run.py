@@ -110,8 +110,8 @@ def _refuse_for_judges(bench: Bench) -> None:
 def _refuse_for_gates(bench: Bench) -> None:
     """Gates take their limits from training images: find now that there are too few."""
     for repetition in bench.splits.repetitions if bench.config.gates else ():
-        if len({bench.splits.subjects[i] for i in repetition.train}) < 2:
-            fault = f"{repetition.label} trains on images of one group, which set no limits"
+        if len(repetition.train) < 2:
+            fault = f"{repetition.label} trains on a single image, which sets no limits"
             raise InputError(f"--gates {' '.join(bench.config.gates)}: {fault}; annotate more, or leave the gates out")
 
 
