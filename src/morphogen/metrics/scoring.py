@@ -44,7 +44,7 @@ def score_files(pairs: MaskPairs, score: Score[S], workers: int | None = None) -
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: is not positive; give at least 1")
     size = len(pairs) * (12 if pairs.volumes else 1)
-    number = min(workers or _cores(), len(pairs)) if workers else min(_cores(), size // WORTH_A_PROCESS, len(pairs))
+    number = min(workers or min(_cores(), size // WORTH_A_PROCESS), len(pairs))
     if number <= 1:
         return {pair.id: score(pair) for pair in track(pairs, "scoring", len(pairs))}
     chunk = 1 if pairs.volumes else max(1, min(AT_ONCE, len(pairs) // (4 * number)))
