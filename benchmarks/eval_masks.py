@@ -6,8 +6,8 @@ Mask pairs of 384 x 288 px as PNG: references of CVC-ClinicDB (through MORPHOGEN
 same moved and with a ragged edge. Ours is the whole command as a process, imports, progress bar on a pseudo-terminal
 and JSON included, with all its metrics and as many workers as there are cores. The peer is a loop in a process that has
 imported MONAI already: read both files with PIL, then Dice, IoU, HD, HD95, ASD, ASSD and surface Dice by MONAI's
-functions, with one thread or one a core, whichever is quicker. Rounds alternate; the ratio is the median of those of the
-rounds.
+functions, with one thread or one a core, whichever is quicker. Rounds alternate; the ratio is the median of those of
+the rounds.
 
 `equal`: the seven metrics that both have agree for every pair to 1e-5 relative.
 """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 INTERVAL = "ci95: percentile bootstrap over images, taken as independent."
 EMPTY = (
-    "Both masks empty: overlaps, weighted F and surface Dice 1, distances 0; one empty: 0, distances the diagonal; S- and "
-    "E-measure and MAE are then what their definitions give."
+    "Both masks empty: overlaps, weighted F and surface Dice 1, distances 0; one empty: 0, distances the diagonal; "
+    "S-measure, E-measure and MAE are then what their definitions give."
 )
 LABELS = (
     "float64, at the size of the reference masks; an image scores the mean over its foreground classes, each against "
