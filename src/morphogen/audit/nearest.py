@@ -145,7 +145,7 @@ def _nearest_pixels(images: np.ndarray, real: np.ndarray, groups: np.ndarray | N
                 better = np.flatnonzero(cosine > best[start:stop])
                 at = better + start
                 best[at], index[at], mirror[at], shift[at] = cosine[better], nearest[better], m, s
-    return Neighbours(index, 1 - best.astype(np.float64), mirror, shift)
+    return Neighbours(index, (1 - best.astype(np.float64)).clip(min=0), mirror, shift)  # rounding may pass 1
 
 
 def _nearest_features(images: np.ndarray, real: np.ndarray, groups: np.ndarray | None) -> Neighbours:
@@ -154,7 +154,8 @@ def _nearest_features(images: np.ndarray, real: np.ndarray, groups: np.ndarray |
     ]
     index = np.concatenate([np.zeros(0, dtype=np.int64), *(nearest for nearest, _ in blocks)])
     zero = np.zeros(len(index), dtype=np.int64)
-    return Neighbours(index, 1 - np.concatenate([np.zeros(0), *(cosine for _, cosine in blocks)]), zero, zero)
+    cosines = np.concatenate([np.zeros(0), *(cosine for _, cosine in blocks)])
+    return Neighbours(index, (1 - cosines).clip(min=0), zero, zero)
 
 
 def _largest(cosines: np.ndarray, groups: np.ndarray | None, start: int) -> tuple[np.ndarray, np.ndarray]:
