@@ -110,7 +110,10 @@ def test_the_judge_of_adherence_is_no_judge_of_an_arm(make_config: Make, quick: 
     assert audit["leakage"]["n_test"] == len(r.test)
     assert "gates" not in audit
     assert (bench.out / "images" / "fold1-closest.png").exists()
-    assert not (bench.out / "test_reads.jsonl").exists()
+    lines = [json.loads(line) for line in (bench.out / "test_reads.jsonl").read_text().splitlines()]
+    assert [(line["reader"], line["n_images"]) for line in lines] == [
+        (f"audit.{r.label}", len(r.test)) for r in bench.splits.repetitions
+    ]
 
 
 def test_adherence_is_the_mean_dice_at_working_resolution(make_config: Make, without_inception: None) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from morphogen.errors import InputError
+from morphogen.study import results
 from morphogen.study.results import join
 from morphogen.study.stats import holm
 from study.study_folder import EFFECTS, Fake
@@ -171,6 +172,28 @@ def test_faulty_cells_are_one_clear_line(tmp_path: Path) -> None:
     damage(path, scores=dict(list(scores.items())[1:]))
     with pytest.raises(InputError, match=r"scores other images than real-geo\.unet\.fold1"):
         join(tmp_path)
+
+
+def test_the_protocol_names_the_judges_and_no_other_segmenter(tmp_path: Path) -> None:
+    def trained(run: str, segmenter: str, **architecture: str) -> None:
+        folder = tmp_path / "runs" / run / "final"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"segmenter": segmenter, "architecture": architecture}))
+
+    judges = ["unet", "segformer+size=b0", "segformer+size=b2"]
+    trained("adherence.unet.fold0", "unet", encoder="of the judge of adherence")
+    trained("gate.unet.fold0", "unet", encoder="of the gate")
+    trained("gate.sanet.fold0", "sanet")
+    trained("real.unet.fold0.n6", "unet", encoder="lite0")
+    trained("real.segformer+size=b0.fold0.n6", "segformer", size="b0")
+    trained("real.segformer+size=b2.fold0.n6", "segformer", size="b2")
+    trained("features.unet.fold0.n6", "features", foundation="tiny")
+    assert results._judges(tmp_path, judges) == {
+        "features": {"foundation": "tiny"},
+        "segformer+size=b0": {"size": "b0"},
+        "segformer+size=b2": {"size": "b2"},
+        "unet": {"encoder": "lite0"},
+    }
 
 
 def test_folder_without_cells(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_a_study_runs_to_its_report_and_is_not_done_twice(make_config: Make, qui
     assert set(found["arms"]) == set(arms)
     assert found["missing"] == []
     assert found["protocol"]["test_reads"] == 12
+    assert found["protocol"]["test_reads_of_audits"] == 2
     assert set(found["images"]) == {"fold0", "fold1"}
     assert json.loads((config.out / "results.json").read_text())["verdict"]["text"] == found["verdict"]["text"]
     assert (config.out / "report.html").stat().st_size > 1000

@@ -1,7 +1,8 @@
 """The audits that every study makes of its synthetic images: copies of training images, leakage, duplicates.
 
 The memorisation audit sees what the generator saw, and real images outside the test part that it did not see. Leakage
-is about the test part: its images are compared with others here, but nothing is chosen by them, and no score is taken.
+is about the test part: its images are compared with others here, which is counted, but nothing is chosen by them, and
+no score is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from morphogen.audit.nearest import ImageSet as Audited
 from morphogen.data.duplicates import grey_thumbnail
 from morphogen.errors import InputError
 from morphogen.progress import say
-from morphogen.study.bench import Bench
+from morphogen.study.bench import AUDIT, Bench
+from morphogen.study.recipe import OWN_TEST
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import as_pictures, foundation_card, generator_run, synthetic_rows, uses_foundation
 
@@ -90,6 +92,7 @@ def leaks(bench: Bench, repetition: Repetition, synthetic: Audited) -> dict[str,
     train, validation = part("train", repetition.train), part("validation", repetition.validation)
     rest = part("pool", (*repetition.extra, *repetition.pool))
     test = bench.dataset.select(repetition.test)
+    bench.count_read(f"{AUDIT}.{repetition.label}", OWN_TEST, len(test))
     learnt = recorded_ids(generator_run(bench, repetition)) or repetition.train
     founded = uses_foundation(bench.config)
     card = foundation_card(bench.config) if founded else None

@@ -11,6 +11,9 @@ from morphogen.data.records import Dataset
 from morphogen.study.recipe import OWN_TEST, StudyConfig, config_hash
 from morphogen.study.splits import Repetition, Splits
 
+AUDIT = "audit"
+"""Before the repetition, the name under which an audit's reads of the test part are counted."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -38,14 +41,14 @@ class Bench:
         return config_hash(self.config, self.splits.hash)
 
     def test_part(self, name: str, repetition: Repetition) -> Dataset:
-        """The records of a test set; only `morphogen.study.cells.score` opens them."""
+        """The records of a test set; `morphogen.study.cells.score` opens them."""
         return self.dataset.select(repetition.test) if name == OWN_TEST else self.tests[name]
 
     def cell_path(self, name: str) -> Path:
         return self.out / "cells" / f"{name}.json"
 
     def count_read(self, reader: str, test_set: str, n: int) -> None:
-        """Note that a test part is about to be read for scoring: one line in ``test_reads.jsonl``."""
+        """Note that a test part is about to be read, for scoring or by an audit: a line in ``test_reads.jsonl``."""
         line = json.dumps({"reader": reader, "test_set": test_set, "n_images": n})
         with (self.out / "test_reads.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -129,7 +129,8 @@ def _source(bench: Bench, training: Training, part: str, tools: Tools) -> PairSo
 def score(
     bench: Bench, training: Training, test_set: str, predict: Predict
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
-    """Scores of a judge on one test set. Nothing else in a study reads test images or masks, and every call is counted.
+    """Scores of a judge on one test set. Beside the audit of leakage, nothing else in a study reads test images, and
+    nothing test masks; every call is counted.
 
     Returns:
         Image id -> ``subject``, ``dice`` and ``iou`` in [0, 1], ``hd95`` in px; at the size of the mask file, means

@@ -13,6 +13,7 @@ from typing import Any
 
 from morphogen.errors import InputError
 from morphogen.study.arms import ARMS
+from morphogen.study.bench import AUDIT
 from morphogen.study.compare import METRICS, Cell, Group, group_cells
 from morphogen.study.recipe import OWN_TEST, load_study
 from morphogen.study.verdict import judge_study
@@ -63,7 +64,9 @@ def join(out: Path) -> Joined:
         "empty": _empty(cells),
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
         "audit": {fold: audit_sections(values["audit"]) for fold, values in images.items() if values.get("audit")},
-        "protocol": protocol(config, splits, cells) | {"judges": _judges(out), "test_reads": _test_reads(out)},
+        "protocol": protocol(config, splits, cells)
+        | {"judges": _judges(out, config.get("judges", ()))}
+        | _test_reads(out),
         "versions": versions(),
         "missing": missing,
     }
@@ -204,20 +207,32 @@ def _seconds(cells: Sequence[Cell]) -> dict[tuple[Any, ...], float]:
     return found
 
 
-def _judges(out: Path) -> dict[str, Any]:
-    """Judge -> its resolved architecture (which encoder it had), from the runs that are here."""
+def _judges(out: Path, judges: Sequence[str]) -> dict[str, Any]:
+    """Judge -> its resolved architecture (which encoder it had), from the runs of arms that are here.
+
+    The segmenter of an arm that has its own stands under that segmenter's name.
+    """
+    from morphogen.study.plan import file_name
+
     found: dict[str, Any] = {}
     for path in sorted((out / "runs").glob("*/final/config.json")):
+        arm, _, rest = path.parents[1].name.partition(".")
         values = _optional_json(path)
-        if "segmenter" in values:
-            found.setdefault(values["segmenter"], values.get("architecture"))
+        if arm in ARMS and "segmenter" in values:  # neither the gate's segmenter nor the judge of adherence
+            own = ARMS[arm].network is not None
+            named = [judge for judge in judges if rest.startswith(f"{file_name(judge)}.") and not own]
+            found.setdefault(named[0] if named else values["segmenter"], values.get("architecture"))
     return found
 
 
-def _test_reads(out: Path) -> int | None:
-    """How often a test part was opened for scoring, or None where nobody counted."""
+def _test_reads(out: Path) -> dict[str, int | None]:
+    """How often a test part was opened, for scoring and by audits, or None where nobody counted."""
     path = out / "test_reads.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else None
+    if not path.exists():
+        return {"test_reads": None, "test_reads_of_audits": None}
+    readers = [str(json.loads(line).get("reader")) for line in path.read_text(encoding="utf-8").splitlines()]
+    audits = sum(reader.startswith(f"{AUDIT}.") for reader in readers)
+    return {"test_reads": len(readers) - audits, "test_reads_of_audits": audits}
 
 
 def versions() -> dict[str, str]:

@@ -30,7 +30,7 @@ class Repetition:
         extra: Real pairs for the arm `more-real` alone, of no validation group; as many as synthetic pairs, or fewer
             where the data ends.
         pool: The other training images; their masks are not used.
-        test: Read by the scoring function alone.
+        test: Read by the scoring function and by the audit of leakage alone.
     """
 
     fold: int
