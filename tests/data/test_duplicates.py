@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,20 @@ def test_pairs_are_those_of_the_literal_comparison() -> None:
                 literal.append((i, j))
     assert near_duplicate_pairs(signs) == literal
     assert (0, 20) in literal
+
+
+def test_thousands_of_images_that_look_alike_need_little_memory() -> None:
+    """A hundred thousand proposals; all their thumbnails at once would be 1 GB."""
+    n = 500
+    tones = gaussian_filter(np.random.default_rng(0).normal(size=(32, 32)), 2) * np.linspace(1, 2, n)[:, None, None]
+    signs = signatures_of((tones * 100 + 128).astype(np.float32))
+    tracemalloc.start()
+    pairs = near_duplicate_pairs(signs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pairs) == n * (n - 1) // 2
+    assert pairs == sorted(pairs)
+    assert peak < 3e8
 
 
 def test_flat_images_do_not_divide_by_zero() -> None:

@@ -103,8 +103,14 @@ def test_small_dtypes_do_not_overflow() -> None:
 
 @pytest.mark.parametrize(
     ("pred", "ref"),
-    [(np.zeros((2, 2)), np.zeros((2, 3))), (np.array([3]), np.array([0])), (np.array([0]), np.array([-1]))],
+    [
+        (np.zeros((2, 2), int), np.zeros((2, 3), int)),
+        (np.array([3]), np.array([0])),
+        (np.array([0]), np.array([-1])),
+        (np.array([0.7]), np.array([1])),
+        (np.array([1]), np.array([np.nan])),
+    ],
 )
 def test_refuses(pred: np.ndarray, ref: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"prediction is|labels run"):
+    with pytest.raises(ValueError, match=r"prediction is \(|labels run|is float64, no label map"):
         class_counts(pred, ref, 3)

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from morphogen.metrics.mae import mae
 from morphogen.metrics.s_measure import s_measure
+from morphogen.metrics.weighted_f import weighted_f
 
 Grid = list[list[Fraction]]
 
@@ -82,6 +84,13 @@ def test_a_mask_and_its_map_of_zeros_and_ones_score_alike() -> None:
     for _ in range(20):
         mask, ref = rng.random((30, 41)) < 0.3, rng.random((30, 41)) < 0.3
         assert s_measure(mask, ref) == pytest.approx(s_measure(mask.astype(float), ref), abs=1e-12)
+
+
+def test_a_reference_of_0_and_255_is_a_mask() -> None:
+    rng = np.random.default_rng(1)
+    grey, ref = rng.random((9, 12)), rng.random((9, 12)) < 0.4
+    for score in (s_measure, weighted_f, mae):
+        assert score(grey, ref * np.uint8(255)) == score(grey, ref)
 
 
 @pytest.mark.parametrize("full", [False, True])

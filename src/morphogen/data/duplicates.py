@@ -22,6 +22,8 @@ THUMBNAIL = 32
 HASH_DISTANCE = 10
 CORRELATION = 0.99
 _BLOCK = 2048
+_PROPOSALS = 8192
+"""Pairs that are confirmed at once: among thousands of images that look alike, millions are proposed."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,10 @@ def near_duplicate_pairs(signs: Signatures) -> list[tuple[int, int]]:
         rows = rows + start
         keep = rows < columns
         rows, columns = rows[keep], columns[keep]
-        alike = np.einsum("nd,nd->n", signs.thumbnails[rows], signs.thumbnails[columns]) >= CORRELATION
-        pairs += list(zip(rows[alike].tolist(), columns[alike].tolist(), strict=True))
+        for first in range(0, len(rows), _PROPOSALS):
+            i, j = rows[first : first + _PROPOSALS], columns[first : first + _PROPOSALS]
+            alike = np.einsum("nd,nd->n", signs.thumbnails[i], signs.thumbnails[j]) >= CORRELATION
+            pairs += list(zip(i[alike].tolist(), j[alike].tolist(), strict=True))
     return pairs
 
 

@@ -13,9 +13,9 @@ def mae(pred: np.ndarray, ref: np.ndarray) -> float:
 
     Args:
         pred: Foreground map in [0, 1] (or bool), any shape.
-        ref: bool mask of the same shape.
+        ref: Mask of the same shape; foreground = non-zero.
     """
-    return float(np.abs(np.asarray(pred, dtype=np.float64) - ref).mean())
+    return float(np.abs(np.asarray(pred, dtype=np.float64) - (ref != 0)).mean())
 
 
 def mae_from_counts(counts: np.ndarray, total: int) -> np.ndarray:

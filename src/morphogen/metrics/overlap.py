@@ -30,10 +30,13 @@ def class_counts(pred: np.ndarray, ref: np.ndarray, n_classes: int) -> np.ndarra
         (K, 3) int64: in both, in `pred`, in `ref`.
 
     Raises:
-        ValueError: The shapes differ, or a value is not a label.
+        ValueError: The shapes differ, the maps are not of whole numbers, or a value is not a label.
     """
     if pred.shape != ref.shape:
         raise ValueError(f"the prediction is {pred.shape}, the reference {ref.shape}")
+    for what, labels in (("prediction", pred), ("reference", ref)):
+        if labels.dtype.kind not in "bui":  # probabilities would be cut to whole numbers
+            raise ValueError(f"the {what} is {labels.dtype}, no label map")
     if pred.size:
         low, high = min(pred.min(), ref.min()), max(pred.max(), ref.max())
         if not 0 <= low <= high < n_classes:

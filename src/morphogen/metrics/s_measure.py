@@ -27,8 +27,9 @@ def s_measure(pred: np.ndarray, ref: np.ndarray) -> float:
 
     Args:
         pred: (H, W) foreground map in [0, 1] (or bool).
-        ref: (H, W) bool mask.
+        ref: (H, W) mask; foreground = non-zero.
     """
+    ref = ref != 0
     p = pred if pred.dtype == bool else np.asarray(pred, dtype=np.float64)
     n = np.count_nonzero(ref)
     if n == 0:

@@ -27,8 +27,9 @@ def weighted_f(pred: np.ndarray, ref: np.ndarray) -> float:
 
     Args:
         pred: (H, W) foreground map in [0, 1] (or bool).
-        ref: (H, W) bool mask.
+        ref: (H, W) mask; foreground = non-zero.
     """
+    ref = ref != 0
     foreground = np.count_nonzero(ref)
     if not (foreground and pred.any()):
         return 0.0 if foreground or pred.any() else 1.0
