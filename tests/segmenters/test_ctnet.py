@@ -242,7 +242,9 @@ class TestPublishedWeights:
             build("ctnet", 2, {"size": "b1", "weights": str(tmp_path)})
 
     def test_options(self) -> None:
-        assert resolve("ctnet", {}) == {"size": "b3", "weights": "imagenet"}
+        resolved = resolve("ctnet", {})
+        assert resolved == {"size": "b3", "weights": MIT["b3"].weights}
+        assert resolve("ctnet", resolved) == resolved
         with pytest.raises(InputError, match="ctnet: has no size 'b6'"):
             resolve("ctnet", {"size": "b6"})
 

@@ -222,7 +222,9 @@ class TestPublishedWeights:
             build("sanet", 2)
 
     def test_options(self) -> None:
-        assert resolve("sanet", {}) == {"size": "50", "weights": "imagenet"}
+        resolved = resolve("sanet", {})
+        assert resolved == {"size": "50", "weights": "timm/res2net50d.in1k@e940e287c899660a0c2a187122a0d6de2b0af6c3"}
+        assert resolve("sanet", resolved) == resolved
         with pytest.raises(InputError, match="has no size '101'"):
             resolve("sanet", {"size": "101"})
         with pytest.raises(InputError, match="size 14 has no published weights; add weights=none"):

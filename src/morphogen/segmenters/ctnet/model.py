@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ class CTNetConfig:
             raise InputError(f"ctnet: has no size {self.size!r}; choose one of {', '.join(get_args(Size))}")
 
     def resolved(self) -> CTNetConfig:
-        """The same: nothing depends on the machine."""
-        return self
+        """The same with the published encoder by its hub id."""
+        return replace(self, weights=MIT[self.size].weights) if self.weights == IMAGENET else self
 
 
 class CTNet(nn.Module):

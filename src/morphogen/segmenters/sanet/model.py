@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -21,8 +21,8 @@ from morphogen.segmenters.sanet.res2net import CHANNELS, Res2Net
 
 Size = Literal["50", "14"]
 _BLOCKS: Mapping[str, tuple[int, ...]] = {"50": (3, 4, 6, 3), "14": (1, 1, 1, 1)}
-# timm publishes the v1b weights of Res2Net's authors under this id; the hash of a commit could not be verified
-_HUB = "timm/res2net50d.in1k@main"
+# timm publishes the v1b weights of Res2Net's authors under this id
+_HUB = "timm/res2net50d.in1k@e940e287c899660a0c2a187122a0d6de2b0af6c3"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WIDTH = 64
 
@@ -49,8 +49,8 @@ class SANetConfig:
             raise InputError(f"sanet: size {self.size} has no published weights; add weights={NONE}")
 
     def resolved(self) -> SANetConfig:
-        """The same: nothing depends on the machine."""
-        return self
+        """The same with the published encoder by its hub id."""
+        return replace(self, weights=_HUB) if self.weights == IMAGENET else self
 
 
 class SANet(nn.Module):
@@ -133,7 +133,7 @@ def build(n_classes: int, config: SANetConfig, pretrained: bool = True) -> nn.Mo
     """
     encoder = Res2Net(_BLOCKS[config.size])
     if pretrained and config.weights != NONE:
-        file = weights_file(_HUB if config.weights == IMAGENET else config.weights)
+        file = weights_file(config.resolved().weights)
         counters = [key for key in encoder.state_dict() if key.endswith("num_batches_tracked")]
         load_encoder(encoder, file, lambda key: None if key.startswith("fc.") else key, ignore=counters)
     return AnySize(SANet(encoder, n_classes), 1)
