@@ -161,6 +161,11 @@ class TestProbabilities:
         with pytest.raises(InputError, match=message):
             run(folders, probabilities=True)
 
+    @pytest.mark.parametrize("option", [{"tolerance": 3.0}, {"spacing": "0.5"}])
+    def test_options_of_distances_are_refused(self, folders: tuple[Path, Path], option: dict[str, Any]) -> None:
+        with pytest.raises(InputError, match=f"--{next(iter(option))}: is of distances"):
+            run(folders, probabilities=True, **option)
+
     def test_volumes_are_refused(self, volumes: tuple[Path, Path]) -> None:
         with pytest.raises(InputError, match="ref: holds volumes; --probabilities"):
             run(volumes, probabilities=True)
@@ -233,6 +238,14 @@ class TestClasses:
         for k in range(3):
             write(folders[1] / f"{k}.png", np.maximum(disc(0, 1), disc(12, 2)))
         with pytest.raises(InputError, match=r"pred/\d\.png: holds the values 0, 255"):
+            run(folders)
+
+    @pytest.mark.parametrize("values", [(0, 128), (128, 128), (0, 2)])
+    def test_the_remedy_is_about_the_predictions(self, folders: tuple[Path, Path], values: tuple[int, int]) -> None:
+        """--mask-values states the rule of the references, so that it is no way out here."""
+        for k in range(3):
+            write(folders[0] / f"{k}.png", np.array(values, np.uint8)[(disc(k) > 0).astype(int)])
+        with pytest.raises(InputError, match=r"pred/\d\.png: .* save the predictions as labels 0 to 1, .*\(0, 255\)$"):
             run(folders)
 
 
@@ -309,7 +322,8 @@ class TestVolumes:
     [
         ({"metrics": ("dyce",)}, "--metrics dyce: is not a metric; known are dice, iou"),
         ({"metrics": ("dice",), "probabilities": True}, "--metrics: .* leave it out"),
-        ({"tolerance": -1.0}, "--tolerance -1.0: is negative"),
+        ({"tolerance": -1.0}, "--tolerance -1.0: is no distance"),
+        ({"tolerance": float("inf")}, "--tolerance inf"),
         ({"tolerance": float("nan")}, "--tolerance nan"),
         ({"workers": 0}, "--workers 0: is not positive"),
         ({"spacing": "wide"}, "--spacing wide: is not a size"),

@@ -72,8 +72,11 @@ class Masks(Verb):
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.metrics.mask_files import match_masks
 
-        if not self.tolerance >= 0:
-            raise InputError(f"--tolerance {self.tolerance}: is negative; give 0 or more")
+        if not 0 <= self.tolerance < float("inf"):
+            raise InputError(f"--tolerance {self.tolerance}: is no distance; give 0 or more")
+        if self.probabilities and (self.spacing is not None or self.tolerance != Masks.tolerance):
+            name = "tolerance" if self.spacing is None else "spacing"
+            raise InputError(f"--{name}: is of distances, and --probabilities measures none; leave it out")
         stated = None if self.mask_values is None else parse_mask_values(self.mask_values)
         names, spacing = self._names(), _parse_spacing(self.spacing)
         pairs = match_masks(self.pred, self.ref, stated, spacing, self.probabilities)

@@ -213,10 +213,15 @@ def _pred_rule(counts: Counts, ref: MaskRule) -> MaskRule:
         return MaskRule({value: value for value in values}, names)
     try:
         rule = rule_from_counts(counts, ref.classes)
-    except InputError:
+    except FaultError as error:
         if len(values) > MANY_VALUES:
             raise _soft(counts) from None
-        raise
+        # --mask-values is about the references, which the other errors of this rule advise
+        listed = ", ".join(map(str, sorted(ref.values)))
+        remedy = (
+            f"save the predictions as labels 0 to {len(ref.classes) - 1}, or with the references' values ({listed})"
+        )
+        raise InputError(f"{error.fault.file}: {error.fault.fault}; {remedy}") from None
     if rule.notes and any(file.suffix.lower() not in (".jpg", ".jpeg") for file in counts):
         raise _soft(counts)
     return rule
