@@ -27,6 +27,8 @@ class Echo(Verb):
 
     number: int = 3
     """Any number."""
+    seed: int = 0
+    """Of nothing."""
 
     def run(self) -> dict[str, Any]:
         if RAISE:
@@ -72,6 +74,12 @@ def test_json_into_a_missing_folder_is_refused_before_the_work(
     assert "no/r.json: its folder does not exist" in capsys.readouterr().err
     assert main(["echo", "--json", str(tmp_path)]) == 2
     assert "is a folder; name a file after --json" in capsys.readouterr().err
+
+
+def test_a_negative_seed_is_refused_before_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    RAISE.append(AssertionError("the work has begun"))
+    assert main(["echo", "--seed", "-1"]) == 2
+    assert capsys.readouterr().err == "morphogen: --seed -1: is negative; give 0 or more\n"
 
 
 @pytest.mark.parametrize(

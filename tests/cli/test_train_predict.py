@@ -106,6 +106,7 @@ class TestTrain:
             (["unet", "--preset", "paper"], "unet+paper: is not option=value; unet has encoder"),
             (["unet", "--encoder", "resnet"], "has no encoder 'resnet'"),
             (["unet", "--max-train-steps", "0"], "--max-train-steps 0: must be positive"),
+            (["unet", "--resolution", "0"], "--resolution 0: is too small; give at least 16"),
         ],
     )
     def test_wrong_options(

@@ -165,6 +165,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], *parts: str) -
         (["--device", "toaster"], ["--device toaster"]),
         (["--device", "cuda:99"], ["--device cuda:99"]),
         (["--tsne", "/nowhere/map.png"], ["/nowhere/map.png: its folder does not exist"]),
+        (["--tsne", "/map.xyz"], ["--tsne /map.xyz: is no PNG"]),
         (["--metrics", "cmmd", "--adherence", "/nowhere"], ["clip-l14-336"]),
     ],
 )

@@ -103,6 +103,9 @@ def _run(name: str, rest: list[str]) -> int:
         raise InputError(f"{verb.json}: its folder does not exist; make it first or name another file")
     if verb.json is not None and verb.json.is_dir():
         raise InputError(f"{verb.json}: is a folder; name a file after --json")
+    seed = getattr(verb, "seed", None)
+    if seed is not None and seed < 0:  # numpy's generators take none
+        raise InputError(f"--seed {seed}: is negative; give 0 or more")
     if place().world > 1:
         _join(name)
     try:

@@ -119,6 +119,8 @@ class Images(Verb):
             check_installed()
             if not self.tsne.absolute().parent.is_dir():
                 raise InputError(f"{self.tsne}: its folder does not exist; make it first or name another file")
+            if self.tsne.suffix.lower() != ".png":
+                raise InputError(f"--tsne {self.tsne}: is no PNG; name a file that ends in .png")
         return Options(self.metrics, self.features, folders, self.batch_size, self.device, self.seed, self.tsne)
 
     def _dataset(self, root: Path, records: Sequence[Record]) -> Dataset:

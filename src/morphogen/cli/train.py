@@ -145,6 +145,8 @@ class Train(Verb):
         if recipe:
             options = published(self.method, len(train)) | options
         resolution = options.pop("resolution", 64)
+        if resolution < 16:
+            raise InputError(f"--resolution {resolution}: is too small; give at least 16")
         stated = {**options, "architecture": architecture, "keep_last": True}
         config = _configured(self.method, SegmenterConfig, stated)
         refuse_unreadable(data)
