@@ -32,9 +32,12 @@ def hub_folder(
     Raises:
         InputError: There is no such model or revision, or the hub cannot be reached.
     """
+    import logging
+
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+    logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # its remarks on every retry
     repository, _, revision = name.partition("@")
     said = called or name
     try:

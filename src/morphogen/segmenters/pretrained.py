@@ -38,7 +38,10 @@ def weights_file(name: str) -> Path:
             f"{name}: no such weights; give a safetensors file, a folder with {FILE}, a hub id as owner/name@revision, "
             f"or {NONE} for a random start"
         )
-    remedy = f"download it where there is a network and give its folder as weights=FOLDER, or start with weights={NONE}"
+    remedy = (
+        "download it where there is a network and give its folder as the segmenter's option weights=FOLDER "
+        f"(train: --preset weights=FOLDER), or start with weights={NONE}"
+    )
     path = hub_folder(name, [FILE], remedy) / FILE
     if not path.is_file():
         raise InputError(f"{name}: that model has no {FILE}; name one that has, or start with weights={NONE}")
