@@ -108,7 +108,7 @@ def test_held_out_images_of_known_subjects_are_left_out() -> None:
     result = memorisation(image_set(["s"], pictures(range(99, 100))), train, held_out)
     assert (result["control"]["n"], result["control"]["left_out"]) == (4, 1)
     none_left = memorisation(image_set(["s"], pictures(range(99, 100))), train, train)
-    assert none_left["control"]["of"] == OTHER_SUBJECTS
+    assert (none_left["control"]["of"], none_left["control"]["left_out"]) == (OTHER_SUBJECTS, 20)
 
 
 def test_the_threshold_is_a_percentile_of_the_training_images_alone(real: ImageSet) -> None:

@@ -85,10 +85,11 @@ def find_leaks(material: Material, synthetic: ImageSet, generator: str | None = 
     Raises:
         InputError: There is no such generator or foundation, or an image cannot be read.
     """
+    trained = Origin() if generator is None else training_of(generator)
     if material.test is None:
         return without_test("no test images are known: give --test DIR, or a split column in records.csv.")
     rows = list(read_rows(material.synthetic.root).values())
-    origin = replace(Origin() if generator is None else training_of(generator), rows=rows or None)
+    origin = replace(trained, rows=rows or None)
     train, held_out = Part.of("train", material.train), Part.of("held-out", material.held_out)
     others = [held_out] if len(material.held_out) else []
     return leakage(synthetic, origin, train, others, (Part.of("test", material.test), material.test))

@@ -110,9 +110,11 @@ def memorisation(synthetic: ImageSet, real: ImageSet, held_out: ImageSet | None 
     """
     reference = Reference(real)
     found = reference.judge(synthetic)
-    control, of, left_out = reference.between, OTHER_SUBJECTS, 0
-    if held_out is not None and len(unseen := _of_other_subjects(held_out, real)):
-        control, of, left_out = reference.judge(held_out.select(unseen)), HELD_OUT, len(held_out) - len(unseen)
+    control, of = reference.between, OTHER_SUBJECTS
+    unseen = [] if held_out is None else _of_other_subjects(held_out, real)
+    left_out = 0 if held_out is None else len(held_out) - len(unseen)
+    if held_out is not None and unseen:
+        control, of = reference.judge(held_out.select(unseen)), HELD_OUT
     return {
         "n_real": len(real),
         **found.rate,
