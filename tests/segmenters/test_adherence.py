@@ -117,6 +117,23 @@ def test_a_segmenter_that_has_seen_a_set_is_named(folders: tuple[Path, Path], tm
     assert "its Dice there says nothing" in line
 
 
+def test_a_judge_like_the_gate_is_named(judge: Predictor, folders: tuple[Path, Path]) -> None:
+    synthetic, real = map(read_dataset, folders)
+    judge.config = {**judge.config, "architecture": {"encoder": "scratch"}}
+    gate = {"name": "unet", "architecture": {"encoder": "scratch"}, "hash": judge.hash}
+
+    def said(**changes: object) -> str:
+        (synthetic.root / "gates.json").write_text(json.dumps({"segmenter": {**gate, **changes}}))
+        return " ".join(adherence(judge, synthetic, real)["warnings"][:-1])
+
+    assert "is the segmenter of the gate that judged" in said()
+    assert "has the architecture of the gate" in said(hash="another")
+    assert said(hash="another", architecture={"encoder": "lite0"}) == ""
+    assert said(hash="another", name="sanet") == ""
+    (synthetic.root / "gates.json").write_text(json.dumps({"segmenter": None}))
+    assert len(adherence(judge, synthetic, real)["warnings"]) == 1
+
+
 @pytest.mark.usefixtures("no_passes")
 def test_dropped_samples_are_judged_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
     """The measure is that of unfiltered samples; everything else is that of those that were kept."""

@@ -24,6 +24,8 @@ from morphogen.errors import InputError
 from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.metrics.shares import divided
 from morphogen.metrics.summary import bootstrap_ci95
+from morphogen.sampling.gates import read_summary
+from morphogen.segmenters import resolve
 from morphogen.segmenters.predictor import Predictor
 
 
@@ -69,16 +71,38 @@ def dice_of(predictor: Predictor, data: Dataset, batch_size: int = 16) -> np.nda
 
 
 def warnings_of(predictor: Predictor, synthetic: Dataset, real: Dataset) -> list[str]:
-    """What spoils the comparison: training data that it judges, or that are unknown."""
-    run = predictor.folder if (predictor.folder / "config.yaml").is_file() else predictor.folder.parent
-    trained = _trained_on(run)
-    if trained is None:
-        return [f"adherence: {run} does not say what it was trained on; it must be neither of the two sets"]
+    """What spoils the comparison: a judge that is no other than the gate's, or training data that it judges."""
+    run = _run_of(predictor)
+    warnings = [f"adherence: {run} {line}" for line in _of_the_gate(predictor, synthetic.root)]
+    if knows(predictor, real) is None:
+        return [*warnings, f"adherence: {run} does not say what it was trained on; it must be neither of the two sets"]
     said = (
         (synthetic, f"was trained on {synthetic.root}; its Dice there says nothing of the masks"),
         (real, f"was trained on images of {real.root}, so that dice_on_real is not held out"),
     )
-    return [f"adherence: {run} {line}" for data, line in said if trained in _digests(data, _seed_of(run))]
+    return warnings + [f"adherence: {run} {line}" for data, line in said if knows(predictor, data)]
+
+
+def knows(predictor: Predictor, data: Dataset) -> bool | None:
+    """Whether a segmenter was trained on this data, all of it or its training part; None where its run does not say."""
+    run = _run_of(predictor)
+    trained = _trained_on(run)
+    return None if trained is None else trained in _digests(data, _seed_of(run))
+
+
+def _of_the_gate(predictor: Predictor, folder: Path) -> list[str]:
+    """What the judge shares with the segmenter of the gate that judged the folder (gates.json)."""
+    gate = (read_summary(folder) or {}).get("segmenter") or {}
+    if gate.get("hash") == predictor.hash:
+        return [f"is the segmenter of the gate that judged {folder}; take one of another architecture and seed"]
+    name = predictor.config["segmenter"]
+    if gate.get("name") == name and resolve(name, gate["architecture"]) == predictor.config.get("architecture"):
+        return [f"has the architecture of the gate that judged {folder}; better take another"]
+    return []
+
+
+def _run_of(predictor: Predictor) -> Path:
+    return predictor.folder if (predictor.folder / "config.yaml").is_file() else predictor.folder.parent
 
 
 def _config(run: Path) -> dict[str, Any]:
