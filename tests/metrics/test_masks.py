@@ -8,8 +8,9 @@ from morphogen.metrics.e_measure import e_measure
 from morphogen.metrics.masks import ALL_METRICS, METRICS, score_masks
 from morphogen.metrics.overlap import dice, iou
 from morphogen.metrics.s_measure import s_measure
-from morphogen.metrics.summary import bootstrap_ci95, intervals, summarise
+from morphogen.metrics.summary import bootstrap_ci95, intervals, summarise, summarise_maps
 from morphogen.metrics.surface import asd, hd95
+from morphogen.metrics.thresholds import CURVES, VALUES, MapScores
 
 
 def test_each_class_is_scored_by_itself() -> None:
@@ -64,6 +65,19 @@ def test_intervals_of_several_metrics_are_those_of_each() -> None:
         means = [column[literal.integers(0, 25, 25)].mean() for _ in range(2000)]
         assert found == pytest.approx(np.percentile(means, [2.5, 97.5]))
     assert intervals(table[:1]) == [None] * 4
+
+
+def test_the_best_threshold_is_that_of_the_mean_curve() -> None:
+    """One image is best at threshold 10, the other at 20, both together at 15: the maximum is not that of each."""
+    curves = np.full((2, 256), 0.1)
+    curves[0, 10] = curves[1, 20] = 0.9
+    curves[:, 15] = 0.6
+    scores = {
+        str(k): MapScores(dict.fromkeys(CURVES, curve), dict.fromkeys(VALUES, 0.5), False, 255, False)
+        for k, curve in enumerate(curves)
+    }
+    found = summarise_maps(scores, "lesion")["metrics"]["dice_max"]
+    assert found == {"mean": 0.6, "threshold": 15 / 255, "per_class": {"lesion": 0.6}}
 
 
 def test_classes_that_are_absent_score_by_rule_in_every_metric() -> None:

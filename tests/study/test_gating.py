@@ -180,7 +180,8 @@ def test_the_gate_segmenter_is_of_its_own(make_config: Make, quick: Any) -> None
     assert len(job.validation) == 0
     rest = [i for i in r.train if i not in learnt]
     of = bench.splits.subjects
-    assert limit.n == len(rest) > 0
+    assert limit.n == len(rest)
+    assert 3 * len(rest) == len(r.train) > 0
     assert {of[i] for i in learnt}.isdisjoint(of[i] for i in rest)
     pairs = Pairs(bench.dataset.select(rest), 16)
     dices = []
