@@ -43,6 +43,22 @@ def test_every_row_is_pinned_and_its_metric_can_be_normalised() -> None:
         assert min(*spec.std, *spec.mean) > 30  # 8-bit values, not those in [0, 1]
 
 
+def test_rows_are_as_published() -> None:
+    """(input side, crop, features, mean and deviation of 8-bit values): CLIP, and DINOv2 as FD-DINOv2 takes it."""
+    clip = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    published = {
+        "clip-l14-336": (336, True, 768, clip),
+        "clip-b32": (224, True, 512, clip),
+        "dinov2-l14": (224, False, 1024, imagenet),
+    }
+    assert set(published) == {spec.id for spec in HUB}
+    for spec in HUB:
+        size, crop, dim, (mean, std) = published[spec.id]
+        assert (spec.size, spec.crop, spec.dim, spec.resize) == (size, crop, dim, "bicubic")
+        np.testing.assert_allclose([spec.mean, spec.std], np.multiply(255, [mean, std]))
+
+
 @pytest.mark.parametrize("size", [(24, 24), (40, 40), (31, 50), (57, 26), (11, 9)])
 def test_clip_images_are_prepared_as_transformers_does(size: tuple[int, int]) -> None:
     (image,) = images(size)

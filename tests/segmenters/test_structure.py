@@ -42,6 +42,30 @@ def test_two_classes_are_the_published_loss(size: tuple[int, int]) -> None:
     assert float(ours) == pytest.approx(literal(z, mask), rel=1e-5)
 
 
+def test_several_classes_share_the_cross_entropy_and_have_an_iou_each() -> None:
+    """Class by class in float64; the cross-entropy has the weight of the class whose outline is nearest."""
+    rng = np.random.default_rng(1)
+    z, mask = rng.normal(size=(2, 3, 12, 14)), rng.integers(0, 4, (2, 12, 14)) * (np.arange(14) > 4)
+    mask[1] = 0
+    expected = 0.0
+    for logits, labels in zip(z, mask, strict=True):
+        p = np.exp(np.concatenate([np.zeros((1, 12, 14)), logits]))
+        p /= p.sum(axis=0)
+        truth = np.stack([labels == k for k in range(4)]).astype(float)
+        w = np.zeros((4, 12, 14))
+        for k, y, x in np.ndindex(w.shape):
+            w[k, y, x] = 1 + 5 * abs(
+                truth[k, max(0, y - 15) : y + 16, max(0, x - 15) : x + 16].sum() / 961 - truth[k, y, x]
+            )
+        largest = w[1:].max(axis=0)
+        expected -= (largest * np.log((p * truth).sum(axis=0))).sum() / largest.sum() / 2
+        for k in (1, 2, 3):
+            both, total = (w[k] * p[k] * truth[k]).sum(), (w[k] * (p[k] + truth[k])).sum()
+            expected += (1 - (both + 1) / (total - both + 1)) / 6
+    ours = structure_loss(torch.from_numpy(z), torch.from_numpy(mask))
+    assert float(ours) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_order_of_foreground_classes_is_of_no_consequence() -> None:
     torch.manual_seed(0)
     z, mask = torch.randn(2, 3, 20, 20), torch.randint(0, 4, (2, 20, 20))
