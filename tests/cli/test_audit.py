@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from morphogen.audit.memorisation import OTHER_SUBJECTS
 from morphogen.cli import main
 from morphogen.cli.audit import Audit
 from morphogen.data.phantoms import phantom
@@ -124,6 +125,19 @@ def test_a_generator_without_a_foundation_has_none_to_leak(syn: Path, real: Path
     assert (found["verdict"], found["provenance"]["found"]) == ("found", [{"generator_id": "t301"}])
     with pytest.raises(InputError, match="no such foundation"):
         audit(syn, real, test=test, generator="nowhere/at/all")
+    with pytest.raises(InputError, match="no such foundation"):  # though there is nothing to compare it with
+        audit(syn, real, generator="nowhere/at/all")
+
+
+def test_held_out_images_that_cannot_serve_are_told(
+    syn: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, images in ((real, range(30)), (held := write(tmp_path / "held", range(200, 204)), range(200, 204))):
+        table = "id,subject\n" + "".join(f"{i:03d},s{i % 4}\n" for i in images)
+        (folder / "records.csv").write_text(table)
+    control = audit(syn, real, held_out=held)["memorisation"]["control"]
+    assert (control["left_out"], control["of"]) == (4, OTHER_SUBJECTS)
+    assert "4 held-out images are left out: their subjects are among" in capsys.readouterr().out
 
 
 def test_without_test_images_or_manifest_leakage_is_unknown(syn: Path, real: Path, tmp_path: Path) -> None:
@@ -137,6 +151,9 @@ def test_without_test_images_or_manifest_leakage_is_unknown(syn: Path, real: Pat
 
 class Red:
     """Takes red for a lesion, as `QuickJudge` does."""
+
+    config = {"segmenter": "unet", "architecture": {"encoder": "scratch"}}  # noqa: RUF012
+    hash, folder = "0123", Path("no such run")
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [(image[..., 0] > 128).astype(np.int64) for image in images]
@@ -169,6 +186,14 @@ def test_gates_note_what_they_drop_and_readers_pass_over_it(
     noted = audit(syn, real, drop=True, **options)["gates"]
     assert noted["dropped"] == judged["dropped"]
     assert noted["accepted"] + noted["rejected"] == noted["n"] == 7
+    note = "does not say what it was trained on"
+    assert noted["segmenter"] == {
+        "name": "unet",
+        "architecture": Red.config["architecture"],
+        "hash": "0123",
+        "note": note,
+    }
+    assert json.loads((syn / "gates.json").read_text())["segmenter"] == noted["segmenter"]
     assert "Quality gates" in (tmp_path / "syn-audit.html").read_text()
     capsys.readouterr()
     assert set(read_dataset(syn).ids) == {*ids} - set(noted["dropped"])
@@ -177,6 +202,18 @@ def test_gates_note_what_they_drop_and_readers_pass_over_it(
     assert again["memorisation"]["n"] == 7
     assert set(read_dataset(syn).ids) == {*ids} - {"s004"}
     assert len(list((syn / "images").iterdir())) == 7
+
+
+def test_a_gate_segmenter_that_knows_the_training_images_is_named(
+    syn: Path, real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--encoder", "scratch", "--resolution", "32", "--max-train-steps", "1", "--train-batch-size", "2"]
+    assert main(["train", "unet", str(real), "--out", str(tmp_path / "run"), *words]) == 0
+    capsys.readouterr()
+    found = audit(syn, real, gates=("adherence",), segmenter=tmp_path / "run")["gates"]["segmenter"]
+    assert found["architecture"] == {"encoder": "scratch"}
+    assert found["note"] == "trained on the images that set its limit: too strict"
+    assert "warning: the gate's segmenter: trained on the images" in capsys.readouterr().out
 
 
 def test_gates_that_leave_nothing_drop_nothing(real: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from morphogen.errors import InputError, MorphogenError, WorkError
 if TYPE_CHECKING:
     from morphogen.audit.folders import Material
     from morphogen.audit.nearest import ImageSet
+    from morphogen.data.records import Dataset
     from morphogen.metrics.pictures import Size
+    from morphogen.segmenters.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,8 @@ class Audit(Verb):
 
             predict = load_segmenter(self.segmenter)
         verdicts = judge_folder(self.gates, material, size, pairs, predict, self.mask_values)
+        if predict is not None:
+            verdicts = replace(verdicts, segmenter=_described(predict, material.train))
         if self.drop and verdicts.kept:
             write_verdicts(self.syn, verdicts)
         dropped = {i: gates for i, gates in verdicts.dropped.items() if gates}
@@ -171,6 +175,20 @@ class Audit(Verb):
         _print(result)
 
 
+def _described(segmenter: Predictor, train: Dataset) -> dict[str, Any]:
+    """The gate's segmenter, by which a judge of adherence can tell itself apart, and what spoils its limit."""
+    from morphogen.segmenters.adherence import knows
+
+    known = {True: "trained on the images that set its limit: too strict", None: "does not say what it was trained on"}
+    config = segmenter.config
+    return {
+        "name": config["segmenter"],
+        "architecture": config["architecture"],
+        "hash": segmenter.hash,
+        "note": known.get(knows(segmenter, train)),
+    }
+
+
 def _print(result: dict[str, Any]) -> None:
     from morphogen.audit.page import share
 
@@ -185,6 +203,8 @@ def _print(result: dict[str, Any]) -> None:
         f"  {share(found['rate'])} (95 % interval {share(low)} to {share(high)}); control {share(control['rate'])} of"
     )
     print(f"  {control['n']} images: {control['of']}")
+    if control["left_out"]:
+        print(f"  {control['left_out']} held-out images are left out: their subjects are among the training images'")
     for pair in [pair for pair in found["pairs"] if pair["flagged"]][:10]:
         distances = ", ".join(f"{name} {value:.4f}" for name, value in pair["distances"].items())
         print(f"  {pair['id']} resembles {pair['nearest']} ({distances})")
@@ -194,4 +214,6 @@ def _print(result: dict[str, Any]) -> None:
     if gates:
         reasons = ", ".join(f"{gate} {n}" for gate, n in gates["reasons"].items())
         print(f"gates: {gates['accepted']} accepted, {gates['rejected']} rejected ({reasons})")
+        if gates["segmenter"] and gates["segmenter"]["note"]:
+            print(f"warning: the gate's segmenter: {gates['segmenter']['note']}")
     print(f"closest pairs: {result['page']}")
