@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from morphogen.data.faults import Fault, stop
+from morphogen.data.faults import Fault, FaultError, stop
 from morphogen.data.folders import NO_MASK
-from morphogen.data.images import load_image, to_rgb_uint8
+from morphogen.data.images import load_image, load_rgb
 from morphogen.data.readers import scan
 from morphogen.data.records import Record
 
@@ -30,9 +30,12 @@ def picture(record: Record, size: Size | None = None) -> np.ndarray:
     """(H, W, 3) uint8, at `size` (height, width; plain antialiased resize) or as it is.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: The file cannot be read, or holds NaN.
     """
-    image = to_rgb_uint8(load_image(record))
+    pixels = load_image(record)
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise FaultError(record.image, "holds NaN or infinite values", "replace them by numbers")
+    image = load_rgb(record)
     if size is None or image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
