@@ -27,3 +27,10 @@ def test_groups_and_rates() -> None:
 def test_different_images_have_none() -> None:
     result = duplicates([str(i) for i in range(30)], thumbnails([phantom("mucosa", s, 48)[0] for s in range(30)]))
     assert (result["redundant"], result["rate"], result["groups"], result["rate_of_real"]) == (0, 0.0, [], None)
+
+
+def test_black_images_are_alike() -> None:
+    """What a generator that has failed paints."""
+    black = [np.zeros((40, 40, 3), np.uint8)] * 3
+    result = duplicates(["a", "b", "c", "d"], thumbnails([*black, phantom("skin", 0, 40)[0]]))
+    assert (result["redundant"], result["groups"]) == (2, [["a", "b", "c"]])

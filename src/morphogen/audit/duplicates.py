@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from morphogen.data.duplicates import groups_of, near_duplicate_pairs, signatures_of
 
 PROTOCOL = (
-    "near-duplicates by perceptual hash and correlation of 32 x 32 grey thumbnails, joined into groups; rate = images "
-    "that have an earlier one in their group, of all"
+    "near-duplicates by perceptual hash and correlation of 32 x 32 grey thumbnails, joined into groups, as are images "
+    "of one even grey, which correlate with nothing; rate = images that have an earlier one in their group, of all"
 )
 
 
@@ -44,7 +45,9 @@ def _groups(thumbnails: np.ndarray) -> list[list[int]]:
     """Indices of every group of two or more, the largest first."""
     if not len(thumbnails):
         return []
+    even = np.flatnonzero(np.ptp(thumbnails, axis=(1, 2)) == 0).tolist()
+    pairs = [*near_duplicate_pairs(signatures_of(thumbnails)), *pairwise(even)]
     members: dict[int, list[int]] = {}
-    for i, group in enumerate(groups_of(len(thumbnails), near_duplicate_pairs(signatures_of(thumbnails)))):
+    for i, group in enumerate(groups_of(len(thumbnails), pairs)):
         members.setdefault(group, []).append(i)
     return sorted((m for m in members.values() if len(m) > 1), key=lambda m: -len(m))
