@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from morphogen.cli import main
 from morphogen.cli.eval_images import Images
 from morphogen.data.phantoms import phantom, phantom_dataset
 from morphogen.errors import InputError
-from morphogen.metrics import weights
+from morphogen.metrics import image_passes, weights
 from morphogen.metrics.clip_i import clip_i
 from morphogen.metrics.cmmd import cmmd
 from morphogen.metrics.features import EXTRACTORS, extract
-from morphogen.metrics.fid import fid
+from morphogen.metrics.fid import FeatureStats, fid
 from morphogen.metrics.image_metrics import METRICS, Options, choose
 from morphogen.metrics.image_passes import DIVERSITY_PAIRS, draw_pairs
 from morphogen.metrics.kid import kid
 from morphogen.metrics.lpips import lpips
+from morphogen.metrics.networks import Network
 from morphogen.metrics.pictures import find_pictures, pictures
 from small_vision import ROWS, save_all
 
@@ -294,6 +296,26 @@ def test_a_near_set_is_nearer_than_a_far_one(tmp_path: Path) -> None:
     )
     assert near["fid"] < far["fid"]
     assert near["kid"]["mean"] < far["kid"]["mean"]
+
+
+def test_moments_of_several_processes_are_added(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of three processes sees its share alone; FID without rows then rests on the moments of all."""
+    spec = replace(EXTRACTORS["lite0"], dim=3)
+    network = Network(spec, lambda pixels: pixels.mean(dim=(2, 3)), "cpu", "", "")
+    records = find_pictures(folders[1])
+    rows = image_passes._features(network, records, (48, 48), 2, rows=True).all
+    shares: list[FeatureStats] = []
+    monkeypatch.setattr(image_passes, "gathered", lambda value: shares.append(value) or [value])
+    for rank in range(3):
+        monkeypatch.setattr(image_passes, "mine", lambda items, rank=rank: items[rank::3])
+        image_passes._features(network, records, (48, 48), 2, rows=False)
+    assert [share.n for share in shares] == [4, 3, 2]
+    monkeypatch.setattr(image_passes, "gathered", lambda value: shares)
+    stats = image_passes._features(network, records, (48, 48), 2, rows=False).stats
+    assert stats is not None
+    assert stats.n == len(records) == 9
+    np.testing.assert_allclose(stats.mean, rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(stats.cov, np.cov(rows.T), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.slow

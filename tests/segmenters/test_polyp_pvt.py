@@ -150,6 +150,12 @@ def literal_structure_loss(z: Array, truth: Array) -> float:
     return entropy + 1 - (both + 1) / ((weight * (p + truth)).sum() - both + 1)
 
 
+def interpolated(x: Array, axis: int, at: Array) -> Array:
+    """The values of x at these places along an axis, in a straight line between its pixels."""
+    weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(x.shape[axis])))
+    return np.moveaxis(np.moveaxis(x, axis, -1) @ weights.T, -1, axis)
+
+
 class TestNetwork:
     def test_both_predictions_are_trained(self) -> None:
         torch.manual_seed(0)
@@ -171,6 +177,25 @@ class TestNetwork:
         first, second = net.net.predictions(image)
         assert first.shape == second.shape == (1, 1, 64, 32)
         torch.testing.assert_close(net(image).softmax(dim=1)[:, 1:], (first + second).sigmoid())
+
+    @torch.no_grad()
+    def test_details_are_halved_corners_on_corners_and_answers_enlarged_by_pixel_centres(self) -> None:
+        torch.manual_seed(0)
+        net, image = random_module(build("polyp-pvt", 2, SMALL, pretrained=False).net), torch.rand(1, 3, 96, 64) * 2 - 1
+        finest, *coarse = net.encoder(image)
+        second, third, fourth = (narrow(level) for narrow, level in zip(net.narrow, coarse, strict=True))
+        fused, details = net.cfm(fourth, third, second), net.narrow_cim(net.cim(finest)).numpy()
+        for axis, n in ((-2, 12), (-1, 8)):
+            details = interpolated(details, axis, np.linspace(0, 2 * n - 1, n))
+        given: list[Tensor] = []
+        net.sam.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
+        predictions, joined = net.predictions(image), net.sam(fused, torch.from_numpy(details).float())
+        np.testing.assert_allclose(given[1].numpy(), details, rtol=1e-4, atol=1e-5)
+        for z, found in zip((net.out_cfm(fused), net.out_sam(joined)), predictions, strict=True):
+            wanted = z.numpy()
+            for axis, n in ((-2, 12), (-1, 8)):
+                wanted = interpolated(wanted, axis, ((np.arange(8 * n) + 0.5) / 8 - 0.5).clip(0, n - 1))
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-4)
 
     @torch.no_grad()
     def test_the_finest_level_reaches_the_second_prediction_alone(self) -> None:
