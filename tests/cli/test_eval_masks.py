@@ -240,6 +240,17 @@ class TestClasses:
         with pytest.raises(InputError, match=r"pred/\d\.png: holds the values 0, 255"):
             run(folders)
 
+    def test_labels_that_the_rule_of_the_references_would_turn_into_others(self, folders: tuple[Path, Path]) -> None:
+        """Class 2 alone is predicted, as label id; the rule says that 2 is class 1."""
+        for k in range(3):
+            write(folders[0] / f"{k}.png", disc(0, 2))
+            write(folders[1] / f"{k}.png", np.maximum(disc(0, 4), disc(12, 2)))
+        with pytest.raises(InputError, match=r"pred/\d\.png: its values 0, 2 are labels, .* leave --mask-values out"):
+            run(folders, mask_values="0=0,2=1,4=2")
+        for k in range(3):
+            write(folders[0] / f"{k}.png", np.maximum(disc(0, 4), disc(12, 2)))
+        assert run(folders, mask_values="0=0,2=1,4=2")["metrics"]["dice"]["mean"] == 1
+
     @pytest.mark.parametrize("values", [(0, 128), (128, 128), (0, 2)])
     def test_the_remedy_is_about_the_predictions(self, folders: tuple[Path, Path], values: tuple[int, int]) -> None:
         """--mask-values states the rule of the references, so that it is no way out here."""

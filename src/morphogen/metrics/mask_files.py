@@ -207,6 +207,8 @@ def _pred_rule(counts: Counts, ref: MaskRule) -> MaskRule:
     values = {value for count in counts.values() for value in count}
     known = {0: 0, 255: 1} if ref.notes else ref.values  # smeared references say nothing of soft predictions
     if values <= set(known):
+        if values <= set(range(len(ref.classes))) and any(known[value] != value for value in values):
+            raise _two_meanings(counts, values)
         return MaskRule(dict(known), ref.classes)
     if len(ref.classes) < len(values) <= MAX_CLASSES // 8 and values == set(range(len(values))):
         names = (*ref.classes, *default_classes(len(values))[len(ref.classes) :])  # classes that no reference knows
@@ -225,6 +227,13 @@ def _pred_rule(counts: Counts, ref: MaskRule) -> MaskRule:
     if rule.notes and any(file.suffix.lower() not in (".jpg", ".jpeg") for file in counts):
         raise _soft(counts)
     return rule
+
+
+def _two_meanings(counts: Counts, values: set[int]) -> InputError:
+    """Predictions that may be label ids (as `predict` writes them) or values of the references, with other meanings."""
+    file = max(counts, key=lambda key: len(counts[key]))
+    fault = f"its values {', '.join(map(str, sorted(values)))} are labels, and by --mask-values other labels"
+    return InputError(f"{file}: {fault}; save the references as labels 0 to K-1, and leave --mask-values out")
 
 
 def _soft(counts: Counts) -> InputError:
