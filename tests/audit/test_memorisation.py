@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from morphogen.audit import memorisation as memorisation_
 from morphogen.audit.memorisation import HELD_OUT, OTHER_SUBJECTS, Reference, memorisation
 from morphogen.audit.nearest import ImageSet, image_set
 from morphogen.data.phantoms import phantom
@@ -64,6 +65,16 @@ def test_copies_are_found(real: ImageSet, kind: str) -> None:
     found = {pair["id"]: pair["nearest"] for pair in result["pairs"] if pair["flagged"]}
     assert found == {"s00": "r03", "s01": "r08", "s02": "r15", "s03": "r21", "s04": "r38"}
     assert (result["flagged"], result["rate"], result["n"], result["n_real"]) == (5, 1.0, 5, 40)
+
+
+@pytest.mark.parametrize(("bits", "twin"), [(10, True), (11, False)])
+def test_a_near_duplicate_correlates_and_has_nearly_the_same_hash(
+    real: ImageSet, bits: int, twin: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memorisation_, "hash_distances", lambda found, images, _: np.full(len(images), bits))
+    found = Reference(real).judge(image_set(["s"], [recode(pictures(range(1))[0])]))
+    assert 0 < found.nearest["pixel"].distance[0] < 0.01
+    assert (found.nearness[0] == 0) == twin
 
 
 def test_new_images_are_flagged_no_more_often_than_held_out_ones() -> None:
