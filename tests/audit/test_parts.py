@@ -105,6 +105,14 @@ def test_near_duplicates_between_parts(parts: dict[str, Dataset], origin: Origin
     assert run(parts, origin)["near_duplicates"]["found"] == [{"test": "test42", part: record.id}]
 
 
+def test_near_duplicates_within_a_part_are_no_leak(parts: dict[str, Dataset], origin: Origin) -> None:
+    for part in ("train", "test"):
+        first, *_, last = parts[part].records
+        image = np.asarray(Image.open(first.image))
+        Image.fromarray((image * 0.95).astype(np.uint8)).save(last.image)
+    assert run(parts, origin)["near_duplicates"]["found"] == []
+
+
 def test_synthetic_copies_of_test_images(parts: dict[str, Dataset], origin: Origin) -> None:
     image = phantom("skin", 44, SIZE)[0]
     copies = image_set(["s0", "s1", "s2"], [phantom("skin", 99, SIZE)[0], image[:, ::-1], image])

@@ -51,6 +51,18 @@ class TestCTNet(SegmenterTester):
         torch.manual_seed(1)
         torch.testing.assert_close(losses["contrast"], 0.1 * pixel_contrast(embedding, mask, logits.argmax(1)))
 
+    @torch.no_grad()
+    def test_logits_are_enlarged_by_pixel_centres(self) -> None:
+        net, small = self.net().eval(), []
+        net.net.predict.register_forward_hook(lambda _, inputs, z: small.append(z))
+        found = net(torch.rand(1, 3, 64, 96) * 2 - 1)[:, 1]
+        (z,) = small
+        for axis, n in ((-2, 16), (-1, 24)):
+            at = ((torch.arange(4 * n) + 0.5) / 4 - 0.5).clip(0, n - 1)
+            weights = (1 - (at[:, None] - torch.arange(n)).abs()).clip(min=0)
+            z = (z.movedim(axis, -1) @ weights.T).movedim(-1, axis)
+        torch.testing.assert_close(found, z[:, 0])
+
     def test_the_published_size(self) -> None:
         with torch.device("meta"):
             encoder = MixTransformer(MIT["b3"])
