@@ -276,6 +276,7 @@ def test_what_a_gate_dropped_is_left_out(tmp_path: Path, models: tuple[str, ...]
     manifest(tmp_path / "syn", {1: "mucosa-000001"}, dropped="blur")
     found = verb((tmp_path / "syn", tmp_path / "real"), models, metrics=("clip_i",))
     assert (found["n_synthetic"], found["n_real"]) == (4, 5)
+    assert any(line.startswith("1 of 5 synthetic images are left out") for line in found["warnings"])
 
 
 def test_the_map(folders: tuple[Path, Path], models: tuple[str, ...], tmp_path: Path) -> None:

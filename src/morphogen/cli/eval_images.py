@@ -89,6 +89,7 @@ class Images(Verb):
         }
         result["warnings"] = [
             *image_metrics.warnings_of(collected, sets, plan, options),
+            *_dropped(len(unfiltered) - len(synthetic), len(unfiltered)),
             *_other_sizes(sets),
             *said,
             *(judged or {}).pop("warnings", []),
@@ -165,6 +166,11 @@ class Images(Verb):
             return None
         synthetic, real = collected.features[self.features]
         return draw_tsne(synthetic.all, real.all, self.tsne, self.seed)
+
+
+def _dropped(n: int, of: int) -> list[str]:
+    line = f"{n} of {of} synthetic images are left out, which quality gates dropped; only adherence counts them"
+    return [line] if n else []
 
 
 def _other_sizes(sets: Sets) -> list[str]:
