@@ -153,6 +153,48 @@ class TestPredict:
         assert main(["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "masks")]) == 0
         assert [image.max() < 10 for image in seen] == [True, False]
 
+    def test_a_volume_becomes_one_file_in_its_place_and_can_be_scored(
+        self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Bright voxels are taken for the lesion, so that the reference is known."""
+        rng, affine = np.random.default_rng(1), np.diag([0.7, 0.8, 3.0, 1.0])
+        for name, depth in (("a", 12), ("b", 5)):
+            volume = rng.integers(0, 256, (9, 10, depth)).astype(np.uint8)
+            for folder, array in (("images", volume), ("masks", (volume > 128).astype(np.uint8))):
+                (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+                nibabel.save(nibabel.Nifti1Image(array, affine), tmp_path / "data" / folder / f"{name}.nii.gz")
+
+        def bright(self: Predictor, images: list[np.ndarray], batch_size: int = 32) -> list[np.ndarray]:
+            return [(image[..., 0] > 128).astype(np.int64) for image in images]
+
+        monkeypatch.setattr(Predictor, "__call__", bright)
+        data, out, note = tmp_path / "data", tmp_path / "masks", tmp_path / "note.json"
+        words = ["predict", str(run), str(data), "--out", str(out), "--batch-size", "4", "--json", str(note)]
+        assert main(words) == 0
+        assert sorted(p.name for p in out.iterdir()) == ["a.nii.gz", "b.nii.gz", "predictions.json"]
+        made = nibabel.load(out / "a.nii.gz")
+        assert np.array_equal(made.affine, nibabel.load(data / "images" / "a.nii.gz").affine)
+        assert np.array_equal(made.dataobj, nibabel.load(data / "masks" / "a.nii.gz").dataobj)
+        assert main(["eval", "masks", str(out), str(data), "--workers", "1", "--json", str(note)]) == 0
+        scores = json.loads(note.read_text())
+        assert (scores["n"], scores["unit"], scores["metrics"]["dice"]["mean"]) == (2, "mm", 1.0)
+        first = (out / "a.nii.gz").stat().st_mtime_ns
+        (out / "b.nii.gz").write_bytes((out / "b.nii.gz").read_bytes()[:60])
+        assert main(words) == 0
+        assert json.loads(note.read_text())["made"] == 1
+        assert (out / "a.nii.gz").stat().st_mtime_ns == first
+
+    def test_nan_is_no_silent_value(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "images").mkdir()
+        for name, hole in (("a", np.nan), ("b", 0.5), ("c", np.inf)):
+            image = np.random.default_rng(0).random((20, 24)).astype(np.float32)
+            image[3, 4] = hole
+            Image.fromarray(image).save(tmp_path / "images" / f"{name}.tif")
+        assert main(["predict", str(run), str(tmp_path / "images"), "--out", str(tmp_path / "masks")]) == 0
+        said = capsys.readouterr().out
+        assert "a.tif: holds NaN or infinite values, as 1 other" in said
+        assert "NaN and -infinity are read as the darkest grey, infinity as the brightest" in said
+
     def test_second_call_makes_what_is_missing_or_broken(self, data: Path, run: Path, tmp_path: Path) -> None:
         out, note = tmp_path / "masks", tmp_path / "note.json"
         words = ["predict", str(run), str(data), "--out", str(out), "--json", str(note)]

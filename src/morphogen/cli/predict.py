@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,8 @@ _MANIFEST = "predictions.json"
 class Predict(Verb):
     """Segment images: one PNG per image, at its native size (0/255 for two classes, label ids for more).
 
-    The same command again leaves finished masks as they are and makes the missing ones. Slices of a volume become one
-    PNG each.
+    A volume is segmented slice by slice and becomes one NIfTI file of label ids, with its affine. The same command
+    again leaves finished masks as they are and makes the missing ones.
     """
 
     run_folder: tyro.conf.Positional[Path]
@@ -53,6 +53,7 @@ class Predict(Verb):
         """
         import torch
 
+        from morphogen.data.pairs import say_holes
         from morphogen.progress import Stage, say
         from morphogen.segmenters.predictor import load_segmenter
 
@@ -64,16 +65,18 @@ class Predict(Verb):
             raise InputError(f"{fault}; --probabilities writes the one foreground of two, so leave it out")
         records = _records(self.images)
         self._claim(predictor)
-        missing = [record for record in records if not _finished(self.out / f"{record.id}.png")]
-        with Stage("predicting", len(records), start=len(records) - len(missing)) as stage:
+        say_holes(records)
+        targets = _targets(records)
+        missing = {name: some for name, some in targets.items() if not _finished(self.out / name)}
+        with Stage("predicting", len(targets), start=len(targets) - len(missing)) as stage:
             for part in _chunks(missing, self.batch_size):
                 self._predict(predictor, part)
                 stage.advance(len(part))
         kind = "probability maps" if self.probabilities else "masks"
-        say(f"{len(records)} {kind}, {len(missing)} of them new, in {self.out}")
+        say(f"{len(targets)} {kind}, {len(missing)} of them new, in {self.out}")
         return {
             "out": str(self.out),
-            "n": len(records),
+            "n": len(targets),
             "made": len(missing),
             "segmenter": predictor.config["segmenter"],
             "classes": list(predictor.classes),
@@ -106,17 +109,37 @@ class Predict(Verb):
         meaning = {"probabilities": True} if self.probabilities else {"grey_level_of_class": rule}
         write_json(path, {"hash": predictor.hash, **meaning})
 
-    def _predict(self, predictor: Predictor, records: Sequence[Record]) -> None:
+    def _predict(self, predictor: Predictor, targets: Mapping[str, Sequence[Record]]) -> None:
+        import numpy as np
+
         from morphogen.data.images import load_rgb
         from morphogen.files import write_bytes
 
-        pictures = [load_rgb(record) for record in records]
+        pictures = [load_rgb(record) for records in targets.values() for record in records]
         if self.probabilities:
-            grey = [_grey(p) for p in predictor.probabilities(pictures, self.batch_size)]
+            maps: list[NDArray[Any]] = [_grey(p) for p in predictor.probabilities(pictures, self.batch_size)]
         else:
-            grey = [_levels(labels, len(predictor.classes)) for labels in predictor(pictures, self.batch_size)]
-        for record, levels in zip(records, grey, strict=True):
-            write_bytes(self.out / f"{record.id}.png", _png(levels))
+            maps = list(predictor(pictures, self.batch_size))
+        made = iter(maps)
+        for name, records in targets.items():
+            found = [next(made) for _ in records]
+            plane = records[0].plane
+            if plane is not None:
+                data = _nifti(np.stack(found, axis=plane[0]).astype(np.uint8), records[0].image)
+            else:
+                data = _png(found[0] if self.probabilities else _levels(found[0], len(predictor.classes)))
+            write_bytes(self.out / name, data)
+
+
+def _targets(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """File to write -> what it shows: one picture, or the slices of one volume in their order."""
+    from morphogen.data.writers import case_of
+
+    targets: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record.plane or (0, 0)):
+        name = f"{record.id}.png" if record.plane is None else f"{case_of(record)}.nii.gz"
+        targets.setdefault(name, []).append(record)
+    return targets
 
 
 def _records(images: Path) -> list[Record]:
@@ -142,10 +165,11 @@ def _without_masks(fault: Fault) -> None:
 
 def _finished(path: Path) -> bool:
     """Whether an earlier call wrote this mask; it was renamed into place whole, so decoding it is proof enough."""
-    from morphogen.data.masks import raw_mask
+    from morphogen.data.images import is_volume
+    from morphogen.data.masks import label_volume, raw_mask
 
     try:
-        raw_mask(path)
+        (label_volume if is_volume(path) else raw_mask)(path)
     except InputError:
         return False
     return True
@@ -176,6 +200,26 @@ def _png(levels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _chunks(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
-    for start in range(0, len(records), size):
-        yield records[start : start + size]
+def _nifti(labels: NDArray[np.uint8], like: Path) -> bytes:
+    """(X, Y, Z) in the place of the volume `like`, compressed."""
+    import gzip
+
+    import nibabel
+
+    source: Any = nibabel.load(like)
+    made: Any = nibabel.Nifti1Image  # nibabel's classes carry no types
+    image = made(labels, source.affine)
+    image.header.set_xyzt_units(*source.header.get_xyzt_units())
+    return gzip.compress(image.to_bytes(), mtime=0)
+
+
+def _chunks(targets: Mapping[str, list[Record]], size: int) -> Iterator[dict[str, list[Record]]]:
+    """Parts of some `size` images; a volume is never divided."""
+    part: dict[str, list[Record]] = {}
+    for name, records in targets.items():
+        part[name] = records
+        if sum(map(len, part.values())) >= size:
+            yield part
+            part = {}
+    if part:
+        yield part

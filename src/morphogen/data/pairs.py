@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from morphogen.data.images import load_image, load_rgb
+from morphogen.data.images import is_volume, load_image, load_rgb
 from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
-from morphogen.progress import track
+from morphogen.progress import say, track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_MAY_BE_FLOAT = (".tif", ".tiff")
+"""Pictures that can hold NaN; so can volumes."""
 
 
 class Pairs:
@@ -95,13 +98,37 @@ def refuse_unreadable(dataset: Dataset, foreground: bool = True) -> None:
     Raises:
         InputError: A file cannot be read, a mask holds a value that is no label, or all masks are empty.
     """
-    found = not foreground
+    found, holes = not foreground, []
     for record in track(dataset.records, "reading images"):
-        load_image(record)
+        if _has_holes(load_image(record)):
+            holes.append(record)
         if record.mask is not None:
             found = bool(native_mask(record, dataset).any()) or found
     if not found:
         raise InputError(f"{dataset.root}: has no foreground in any mask; check the masks, or state --mask-values")
+    _say_of(holes)
+
+
+def say_holes(records: Iterable[Record]) -> None:
+    """Tell the user of images with NaN or infinite values, and how these are read.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    may = (record for record in records if is_volume(record.image) or record.image.suffix.lower() in _MAY_BE_FLOAT)
+    _say_of([record for record in may if _has_holes(load_image(record))])
+
+
+def _has_holes(image: NDArray[Any]) -> bool:
+    return image.dtype == np.float32 and not np.isfinite(image).all()
+
+
+def _say_of(holes: Sequence[Record]) -> None:
+    files = list(dict.fromkeys(record.image for record in holes))
+    if files:
+        others = {1: "", 2: ", as 1 other does"}.get(len(files), f", as {len(files) - 1} others do")
+        how = "NaN and -infinity are read as the darkest grey, infinity as the brightest"
+        say(f"{files[0]}: holds NaN or infinite values{others}; {how}")
 
 
 def resize_image(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:

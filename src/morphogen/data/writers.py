@@ -172,7 +172,7 @@ def _whole_volumes(dataset: Dataset) -> list[Record]:
             items[record.id] = record
             continue
         slices[record.image] = slices.get(record.image, 0) + 1
-        items.setdefault(record.image, replace(record, id=_case(record)))
+        items.setdefault(record.image, replace(record, id=case_of(record)))
     for path, n in slices.items():
         axis = items[path].plane
         if axis is not None and n != volume_shape(path)[axis[0]]:
@@ -180,7 +180,7 @@ def _whole_volumes(dataset: Dataset) -> list[Record]:
     return list(items.values())
 
 
-def _case(record: Record) -> str:
+def case_of(record: Record) -> str:
     """Name of the volume that a slice belongs to."""
     return record.id.rsplit("_z", 1)[0]
 
