@@ -20,6 +20,9 @@ from morphogen.data.phantoms import phantom
 from morphogen.data.readers import read_dataset
 from morphogen.errors import InputError
 from morphogen.generators.copy_paste.model import CopyPasteConfig, train
+from morphogen.metrics.overlap import dice
+from morphogen.metrics.pictures import find_pictures, picture
+from morphogen.sampling.gates import PICTURE_SCORES, Limit
 
 SIZE = 32
 
@@ -202,6 +205,31 @@ def test_gates_note_what_they_drop_and_readers_pass_over_it(
     assert again["memorisation"]["n"] == 7
     assert set(read_dataset(syn).ids) == {*ids} - {"s004"}
     assert len(list((syn / "images").iterdir())) == 7
+
+
+@pytest.mark.usefixtures("red")
+def test_limits_come_from_the_training_part_alone(syn: Path, real: Path, tmp_path: Path) -> None:
+    ids = [file.stem for file in sorted((real / "images").iterdir())]
+    parts = dict(zip(ids, ["val", "test", "test"], strict=False))
+    (real / "records.csv").write_text("id,split\n" + "".join(f"{i},{parts.get(i, 'train')}\n" for i in ids))
+    found = audit(syn, real, gates=("adherence", "copies", "blur", "saturation"), segmenter=tmp_path)["gates"]["limits"]
+    images = [np.array(Image.open(real / "images" / f"{i}.png")) for i in ids if i not in parts]
+    masks = [np.array(Image.open(real / "masks" / f"{i}.png")) for i in ids if i not in parts]
+    size = picture(find_pictures(syn)[0]).shape[:2]
+    shown = [picture(record, size) for record in find_pictures(real) if record.id not in parts]
+    scores = {name: [score(image) for image in shown] for name, score in PICTURE_SCORES.items()}
+    scores["dice"] = [dice(label, mask) for label, mask in zip(Red()(images), masks, strict=True)]
+    expected = [Limit.of(name, values) for name, values in scores.items()] + [Limit.of_copies(len(images))]
+    assert {limit["score"]: (limit["low"], limit["high"], limit["n"]) for limit in found} == {
+        limit.score: (pytest.approx(limit.low), pytest.approx(limit.high), len(ids) - 3) for limit in expected
+    }
+
+
+def test_a_folder_that_marks_its_test_images_is_taken_by_them(syn: Path, real: Path, tmp_path: Path) -> None:
+    test = write(tmp_path / "test", range(300, 304))
+    assert audit(syn, real, test=test)["leakage"]["n_test"] == 4
+    (test / "records.csv").write_text("id,split\n300,test\n301,train\n302,test\n303,val\n")
+    assert audit(syn, real, test=test)["leakage"]["n_test"] == 2
 
 
 def test_a_gate_segmenter_that_knows_the_training_images_is_named(
