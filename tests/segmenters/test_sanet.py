@@ -28,6 +28,7 @@ SMALL = {"size": "14", "weights": "none"}
 class TestSANet(SegmenterTester):
     name = "sanet"
     options: ClassVar = SMALL
+    steps: ClassVar = 55
 
     def test_correction_is_for_use_alone(self) -> None:
         net, image = self.net().eval(), torch.rand(1, 3, 64, 64) * 2 - 1
