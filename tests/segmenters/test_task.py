@@ -39,6 +39,20 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def power_cut_at_the_fourth(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The fourth loss fails, once; returns the list of the losses' calls."""
+    loss, calls = SegmenterTask.loss, []
+
+    def dies_at_the_fourth(self: SegmenterTask, batch: dict, progress: object) -> dict:
+        calls.append(progress)
+        if len(calls) == 4:
+            raise WorkError("power cut")
+        return loss(self, batch, progress)  # type: ignore[arg-type,return-value]
+
+    monkeypatch.setattr(SegmenterTask, "loss", dies_at_the_fourth)
+    return calls
+
+
 class TestBatch:
     def test_joins_sources_in_order_and_scales_to_minus_one_and_one(self) -> None:
         first, second = PhantomPairs(3), PhantomPairs(2, first_seed=10)
@@ -118,15 +132,7 @@ class TestRun:
     ) -> None:
         pairs = PhantomPairs(6)
         whole = final_weights(train_segmenter("unet", pairs, pairs, QUICK, tmp_path / "whole"))
-        loss, calls = SegmenterTask.loss, []
-
-        def dies_at_the_fourth(self: SegmenterTask, batch: dict, progress: object) -> dict:
-            calls.append(progress)
-            if len(calls) == 4:
-                raise WorkError("power cut")
-            return loss(self, batch, progress)  # type: ignore[arg-type,return-value]
-
-        monkeypatch.setattr(SegmenterTask, "loss", dies_at_the_fourth)
+        calls = power_cut_at_the_fourth(monkeypatch)
         with pytest.raises(WorkError):
             train_segmenter("unet", pairs, pairs, QUICK, tmp_path / "cut")
         again = train_segmenter("unet", pairs, pairs, QUICK, tmp_path / "cut")
@@ -235,15 +241,7 @@ class TestHow:
         config = replace(QUICK, optimizer="sgd", lr_scheduler="halving", lr=0.05, max_grad_value=0.5)
         pairs = PhantomPairs(4)
         whole = final_weights(train_segmenter("unet", pairs, pairs, config, tmp_path / "whole"))
-        loss, calls = SegmenterTask.loss, []
-
-        def dies_at_the_fourth(self: SegmenterTask, batch: dict, progress: object) -> dict:
-            calls.append(progress)
-            if len(calls) == 4:
-                raise WorkError("power cut")
-            return loss(self, batch, progress)  # type: ignore[arg-type,return-value]
-
-        monkeypatch.setattr(SegmenterTask, "loss", dies_at_the_fourth)
+        power_cut_at_the_fourth(monkeypatch)
         with pytest.raises(WorkError):
             train_segmenter("unet", pairs, pairs, config, tmp_path / "cut")
         assert same(final_weights(train_segmenter("unet", pairs, pairs, config, tmp_path / "cut")), whole)
