@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from morphogen.errors import InputError
+from morphogen.progress import say
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+@[\w.-]+")
 
@@ -20,7 +21,7 @@ def is_hub_id(name: str) -> bool:
 def hub_folder(
     name: str, files: Sequence[str], remedy: str, leave: Sequence[str] = (), called: str | None = None
 ) -> Path:
-    """The local folder of a hub model: from the cache where it is there, else downloaded.
+    """The local folder of a hub model: from the cache where it is there, else downloaded, which is said.
 
     Args:
         name: ``owner/name@revision``.
@@ -40,6 +41,8 @@ def hub_folder(
     logging.getLogger("huggingface_hub.utils._http").setLevel(logging.ERROR)  # its remarks on every retry
     repository, _, revision = name.partition("@")
     said = called or name
+    if not _in_cache(repository, revision):
+        say(f"{said}: is not in the hub's cache; asking the hub for it")
     try:
         return Path(
             snapshot_download(repository, revision=revision, allow_patterns=list(files), ignore_patterns=list(leave))
@@ -52,3 +55,12 @@ def hub_folder(
         raise InputError(
             f"{said}: no such folder here, and the hub cannot be reached ({type(error).__name__}); {remedy}"
         ) from error
+
+
+def _in_cache(repository: str, revision: str) -> bool:
+    """Whether some of it was downloaded before; the rest would follow."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    return (folder / "snapshots" / revision).is_dir() or (folder / "refs" / revision).is_file()

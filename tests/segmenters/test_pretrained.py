@@ -67,9 +67,26 @@ def test_a_name_that_is_nothing(tmp_path: Path) -> None:
         weights_file(str(tmp_path / "nowhere"))
 
 
-def test_the_hub_out_of_reach_names_the_id_and_both_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_hub_out_of_reach_names_the_id_and_both_ways_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(InputError, match=r"nobody/net@abc.*cannot be reached.*weights=FOLDER.*weights=none"):
         weights_file("nobody/net@abc")
+    assert "nobody/net@abc: is not in the hub's cache; asking the hub for it" in capsys.readouterr().out
+
+
+def test_what_the_cache_holds_is_not_announced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--nobody--net" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    save_file(encoder.state_dict(), snapshot / FILE)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    assert weights_file(f"nobody/net@{commit}") == snapshot / FILE
+    assert capsys.readouterr().out == ""
