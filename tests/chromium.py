@@ -52,10 +52,12 @@ class Browser:
         )
         os.close(theirs_in)
         os.close(theirs_out)
-        self._buffer, self._number, self._loads, self._session = b"", 0, 0, ""
+        self._buffer, self._number, self._session = b"", 0, ""
+        self._loaded: set[str] = set()
         target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._ask("Page.enable")
+        self._ask("Page.setLifecycleEventsEnabled", enabled=True)
 
     def __enter__(self) -> Browser:
         return self
@@ -153,9 +155,10 @@ class Browser:
         file.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
 
     def _load(self, method: str, **params: Any) -> None:
-        before = self._loads
+        # the page that is left may still report its own loading
+        known = {self._ask("Page.getFrameTree")["frameTree"]["frame"]["loaderId"], *self._loaded}
         self._ask(method, **params)
-        while self._loads == before:
+        while self._loaded <= known:
             self._receive(method)
 
     def _ask(self, method: str, **params: Any) -> dict[str, Any]:
@@ -180,7 +183,8 @@ class Browser:
             self._buffer += part
         message, _, self._buffer = self._buffer.partition(b"\0")
         answer = dict(json.loads(message))
-        self._loads += answer.get("method") == "Page.loadEventFired"
+        if answer.get("method") == "Page.lifecycleEvent" and answer["params"]["name"] == "load":
+            self._loaded.add(answer["params"]["loaderId"])
         return answer
 
 

@@ -176,6 +176,15 @@ def test_every_rater_has_an_order_of_his_own(browser: Browser, page: Path) -> No
         assert min(two[1] - two[0] for two in places if len(two) == 2) >= 3
 
 
+def test_another_rater_types_over_the_name_of_the_last(browser: Browser, page: Path) -> None:
+    begin(browser, page, "ada")
+    rate(browser, 0, 1)
+    browser.open((page / PAGE).as_uri())
+    assert browser.run("document.getElementById('rater').value") == "ada"
+    browser.type("ben")
+    assert browser.run("document.getElementById('rater').value") == "ben"
+
+
 def test_two_windows_of_one_rater_share_their_answers(browser: Browser, page: Path, tmp_path: Path) -> None:
     begin(browser, page, "ada")
     rate(browser, 0, 2)

@@ -297,4 +297,5 @@
   greet();
   screen("start");
   at("rater").focus();
+  at("rater").select(); // another rater types over the last one's name
 })();
