@@ -10,12 +10,23 @@ from safetensors.torch import save_file
 from torch import nn
 
 from morphogen.errors import InputError
+from morphogen.segmenters import resolve
 from morphogen.segmenters.pretrained import FILE, load_encoder, weights_file
 
 
 @pytest.fixture
 def encoder() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize("name", ["segformer", "sanet", "polyp-pvt", "ctnet"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"size": "huge"}, "has no size 'huge'"), ({"weights": ""}, "weights '': give imagenet, none")],
+)
+def test_every_encoder_refuses_what_names_nothing(name: str, options: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: {said}"):
+        resolve(name, options)
 
 
 def test_a_file_or_its_folder(tmp_path: Path, encoder: nn.Module) -> None:

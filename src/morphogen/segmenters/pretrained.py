@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -16,6 +16,18 @@ IMAGENET = "imagenet"
 """The value that asks for the encoder's published weights."""
 FILE = "model.safetensors"
 Names = str | tuple[str, ...] | None
+
+
+def check_encoder(segmenter: str, size: str, sizes: Sequence[str], weights: str) -> None:
+    """Refuse the options of an encoder that cannot be, before anything is loaded.
+
+    Raises:
+        InputError: There is no such size, or `weights` names nothing.
+    """
+    if size not in sizes:
+        raise InputError(f"{segmenter}: has no size {size!r}; choose one of {', '.join(sizes)}")
+    if not isinstance(weights, str) or not weights:
+        raise InputError(f"{segmenter}: weights {weights!r}: give {IMAGENET}, {NONE}, a file, folder or hub id")
 
 
 def weights_file(name: str) -> Path:

@@ -157,7 +157,8 @@ class SegmenterTask:
             InputError: The sources differ in resolution or classes, or the segmenter cannot be built.
         """
         self.name, self.val = name, val
-        self.config = config if config.lr is not None else replace(config, lr=entry(name).lr)
+        self.lr = entry(name).lr if config.lr is None else config.lr
+        self.config = replace(config, lr=self.lr)
         self.architecture = resolve(name, config.architecture)
         self.classes, self.resolution = _agreed([*train, val])
         self.items = [(source, i) for source in train for i in range(len(source))]
@@ -178,7 +179,7 @@ class SegmenterTask:
                 "segmenter",
                 list(self.net.parameters()),
                 self.loss,
-                lr=config.lr or 0.0,  # never None here
+                lr=self.lr,
                 betas=(config.momentum, 0.999),
                 schedule=config.lr_scheduler,
                 warmup=warmup,

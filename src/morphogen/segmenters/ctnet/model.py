@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morphogen.errors import InputError
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.binary import with_background
 from morphogen.segmenters.ctnet.contrast import pixel_contrast
@@ -19,7 +18,7 @@ from morphogen.segmenters.ctnet.modules import (
     conv_norm,
     up,
 )
-from morphogen.segmenters.pretrained import IMAGENET, NONE
+from morphogen.segmenters.pretrained import IMAGENET, NONE, check_encoder
 from morphogen.segmenters.pyramid import MIT, STRIDE, mix_transformer
 from morphogen.segmenters.structure import structure_loss
 
@@ -44,8 +43,7 @@ class CTNetConfig:
     weights: str = IMAGENET
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(Size):
-            raise InputError(f"ctnet: has no size {self.size!r}; choose one of {', '.join(get_args(Size))}")
+        check_encoder("ctnet", self.size, get_args(Size), self.weights)
 
     def resolved(self) -> CTNetConfig:
         """The same with the published encoder by its hub id."""

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morphogen.errors import InputError
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.binary import with_background
 from morphogen.segmenters.polyp_pvt.modules import (
@@ -19,7 +18,7 @@ from morphogen.segmenters.polyp_pvt.modules import (
     ConvNorm,
     SimilarityAggregation,
 )
-from morphogen.segmenters.pretrained import IMAGENET, NONE
+from morphogen.segmenters.pretrained import IMAGENET, NONE, check_encoder
 from morphogen.segmenters.pyramid import PVT_V2, STRIDE, pyramid_transformer
 from morphogen.segmenters.structure import structure_loss
 
@@ -42,10 +41,7 @@ class PolypPVTConfig:
     weights: str = IMAGENET
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(Size):
-            raise InputError(f"polyp-pvt: has no size {self.size!r}; choose one of {', '.join(get_args(Size))}")
-        if not isinstance(self.weights, str) or not self.weights:
-            raise InputError(f"polyp-pvt: weights {self.weights!r}: give {IMAGENET}, {NONE}, a file, folder or hub id")
+        check_encoder("polyp-pvt", self.size, get_args(Size), self.weights)
 
     def resolved(self) -> PolypPVTConfig:
         """The same with the published encoder by its hub id."""

@@ -14,7 +14,7 @@ from morphogen.errors import InputError
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.binary import with_background
 from morphogen.segmenters.losses import cross_entropy
-from morphogen.segmenters.pretrained import IMAGENET, NONE, load_encoder, weights_file
+from morphogen.segmenters.pretrained import IMAGENET, NONE, check_encoder, load_encoder, weights_file
 from morphogen.segmenters.sanet.correction import corrected
 from morphogen.segmenters.sanet.losses import dice_loss
 from morphogen.segmenters.sanet.res2net import CHANNELS, Res2Net
@@ -43,8 +43,7 @@ class SANetConfig:
     weights: str = IMAGENET
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(Size):
-            raise InputError(f"sanet: has no size {self.size!r}; choose one of {', '.join(get_args(Size))}")
+        check_encoder("sanet", self.size, get_args(Size), self.weights)
         if self.size != "50" and self.weights == IMAGENET:
             raise InputError(f"sanet: size {self.size} has no published weights; add weights={NONE}")
 

@@ -9,10 +9,9 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morphogen.errors import InputError
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.losses import cross_entropy
-from morphogen.segmenters.pretrained import IMAGENET, NONE
+from morphogen.segmenters.pretrained import IMAGENET, NONE, check_encoder
 from morphogen.segmenters.pyramid import MIT, STRIDE, mix_transformer
 
 Size = Literal["b0", "b1", "b2", "b3", "b4", "b5"]
@@ -34,10 +33,7 @@ class SegFormerConfig:
     weights: str = IMAGENET
 
     def __post_init__(self) -> None:
-        if self.size not in get_args(Size):
-            raise InputError(f"segformer: has no size {self.size!r}; choose one of {', '.join(get_args(Size))}")
-        if not isinstance(self.weights, str) or not self.weights:
-            raise InputError(f"segformer: weights {self.weights!r}: give {IMAGENET}, {NONE}, a file, folder or hub id")
+        check_encoder("segformer", self.size, get_args(Size), self.weights)
 
     def resolved(self) -> SegFormerConfig:
         """The same with the published encoder by its hub id."""
