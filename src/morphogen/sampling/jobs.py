@@ -20,6 +20,7 @@ class Job:
         seed: Seed of everything random about it (`seed_of(run seed, id)`).
         mask: (H, W) int64 label map to paint, or None where the generator makes its own mask.
         source: Record that the mask came from, or None.
+        image: (H, W, 3) uint8 image to paint into, of the mask's size, or None where the generator needs none.
         prompt: Text, or None.
         params: Further provenance (the mask transform's name, version and parameters).
     """
@@ -29,6 +30,7 @@ class Job:
     mask: np.ndarray | None = None
     source: Record | None = None
     prompt: str | None = None
+    image: np.ndarray | None = None
     params: dict[str, Any] = field(default_factory=dict)
 
 

@@ -45,6 +45,8 @@ class Plan(Sequence[Job]):
             digest.update(json.dumps([job.id, job.seed, job.prompt, job.params], sort_keys=True, default=str).encode())
             if job.mask is not None:
                 digest.update(repr(job.mask.shape).encode() + job.mask.astype("<i8").tobytes())
+            if job.image is not None:
+                digest.update(repr(job.image.shape).encode() + job.image.tobytes())
         return cls([job.id for job in jobs], jobs.__getitem__, classes, digest.hexdigest())
 
     def __len__(self) -> int:
