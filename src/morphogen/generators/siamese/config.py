@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
-from morphogen.words import kinds_of, read_value
+from morphogen.generators.presets import preset_values
+from morphogen.words import kinds_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,25 +177,7 @@ def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig
 
 
 def _preset_values(presets: str) -> dict[str, Any]:
-    if Path(presets).is_dir():  # whose name may hold a +
-        return {"foundation": presets}
-    values: dict[str, Any] = {}
-    for name in presets.split("+"):
-        option, sign, word = name.partition("=")
-        if sign and option.replace("-", "_") in _KINDS:
-            values[option.replace("-", "_")] = read_value(_KINDS, option, word, "--preset")
-            continue
-        if name not in PRESETS and ("/" in name or Path(name).is_dir()):
-            values["foundation"] = name
-            continue
-        if name not in PRESETS:
-            known = ", ".join(PRESETS)
-            raise InputError(
-                f"--preset {name}: no such preset; choose from {known}, or give a foundation's folder or hub id, "
-                "or option=value"
-            )
-        values |= PRESETS[name]
-    return values
+    return preset_values(presets, PRESETS, _KINDS)
 
 
 _KINDS: Mapping[str, type] = kinds_of(SiameseConfig)

@@ -1,0 +1,170 @@
+"""Settings of the inpainting generator, and its presets: `tiny`, the Stable Diffusion inpainting models, LoRA."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from morphogen.errors import InputError
+from morphogen.generators.presets import preset_values
+from morphogen.words import kinds_of
+
+SAMPLING = ("text", "guidance", "sampling_steps", "strength", "solver")
+"""Options that are for sampling alone: one trained generator serves all their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintConfig:
+    """How to train and sample the inpainting generator. The defaults are those of `tiny`."""
+
+    method: ClassVar[str] = "inpaint"
+    """Name in the table of generators."""
+
+    foundation: str = "tiny"
+    """tiny, sd15-inpaint, sd2-inpaint, sdxl-inpaint, a diffusers folder, or a hub id (owner/name@revision)."""
+    layout: str = "any"
+    """What the foundation must be: sd (one text encoder), sdxl (two) or any; the presets of either state it."""
+    adapt_steps: int | None = None
+    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
+    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
+    denoiser where the images are far from what it was made of."""
+    widen: bool | None = None
+    """Give a text-to-image U-Net the five input channels of an inpainting one, zero at the start. By default those that
+    Morphogen made are widened, and those of others refused."""
+    tuning: str = "full"
+    """What trains: full (the whole U-Net) or lora (low-rank updates of its attention)."""
+    lora_rank: int = 16
+    """Rank of the low-rank updates."""
+    lora_alpha: float = 16.0
+    """Their scale is lora_alpha / lora_rank."""
+    grammar: str = "auto"
+    """How lesions are put into words: polyp, skin, generic, a YAML file, or auto (the one that fits the images)."""
+    text: str = "mask"
+    """Prompts in sampling: mask (what the mask decides), none (the empty one) or wrong (what contradicts the mask)."""
+    normals: str = "removed"
+    """Images to paint into: removed (lesions of the training images painted away), regions (parts of the training
+    images without a lesion), or a folder of images."""
+    feather: int = 6
+    """Pixels outside the mask, at the image's own size, over which the painted part fades out."""
+    lesion_weight: float = 0.5
+    """Weight of the loss inside the hole, added to that over the whole image."""
+    hole_lesion: float = 0.6
+    """Share of rows whose hole is the lesion."""
+    hole_normal: float = 0.3
+    """Share of rows whose hole lies off the lesion, with the sentence for normal tissue."""
+    hole_all: float = 0.1
+    """Share of rows that are masked whole."""
+    prompt_drop: float = 0.1
+    """Share of rows trained with the empty prompt."""
+    symmetries: bool = True
+    """Train on the eight turned and mirrored versions of each pair."""
+    resolution: int = 0
+    """Pixels per side; 0 takes the foundation's."""
+    max_train_steps: int = 800
+    """Optimiser steps."""
+    train_batch_size: int = 16
+    """Rows per step."""
+    gradient_accumulation_steps: int = 1
+    """Parts that a step's rows are computed in."""
+    optimizer: str = "adamw"
+    """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
+    lr: float = 2e-4
+    """AdamW's learning rate."""
+    lr_scheduler: str = "constant"
+    """constant or cosine, down to 0 at the last step."""
+    lr_warmup_steps: int = 0
+    """Steps in which the learning rate grows from 0."""
+    weight_decay: float = 1e-2
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Bound on the gradient's norm; 0 is none."""
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside the blocks that train: less memory, a third more time."""
+    ema_decay: float = 0.0
+    """Moving average of the trained weights; 0 is off."""
+    solver: str = "dpm"
+    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
+    sampling_steps: int = 20
+    """Steps of the sampler at strength 1."""
+    guidance: float = 2.5
+    """Classifier-free guidance of the text; hole and masked image are given to both."""
+    strength: float = 1.0
+    """1 starts from noise alone; below, from the normal image noised to that share of the way."""
+    checkpointing_steps: int = 200
+    """Steps between checkpoints."""
+    validation_steps: int = 0
+    """Steps between previews of eight training images; 0 for one at the end."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words and numbers out of range before a run folder is made.
+
+        Raises:
+            InputError: An option has none of its values.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                option = name.replace("_", "-")
+                raise InputError(f"--{option} {getattr(self, name)}: choose {' or '.join(choices)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
+                raise InputError(f"--{name.replace('_', '-')} {value:g}: must {within}")
+        if not self.strength > 0 or not self.lora_alpha > 0:
+            raise InputError(f"strength {self.strength:g}, lora_alpha {self.lora_alpha:g}: must be positive")
+        if abs(self.hole_lesion + self.hole_normal + self.hole_all - 1) > 1e-6:
+            total = self.hole_lesion + self.hole_normal + self.hole_all
+            raise InputError(f"--preset hole_lesion, hole_normal, hole_all: add up to {total:g}; make it 1")
+
+
+_CHOICES = {
+    "layout": ("any", "sd", "sdxl"),
+    "tuning": ("full", "lora"),
+    "text": ("mask", "none", "wrong"),
+    "solver": ("dpm", "ddim"),
+    "lr_scheduler": ("constant", "cosine"),
+    "optimizer": ("adamw", "adamw8bit"),
+}
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "feather", "lesion_weight"), (0, math.inf)),
+    **dict.fromkeys(("hole_lesion", "hole_normal", "hole_all", "prompt_drop", "strength"), (0, 1)),
+    **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
+    "guidance": (0, math.inf),
+    "resolution": (0, math.inf),
+}
+
+_PAPER = {
+    "adapt_steps": 0, "symmetries": False, "hole_lesion": 0.45, "hole_normal": 0.3, "hole_all": 0.25,
+    "prompt_drop": 0.05, "max_train_steps": 5000, "train_batch_size": 4, "lr": 1e-5, "solver": "dpm",
+    "sampling_steps": 50, "guidance": 7.5, "strength": 0.95, "gradient_checkpointing": True, "checkpointing_steps": 500,
+}  # fmt: skip
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {},
+    "sd15": {"foundation": "sd15-inpaint", "layout": "sd", "resolution": 512, **_PAPER},
+    "sd2": {"foundation": "sd2-inpaint", "layout": "sd", "resolution": 512, **_PAPER},
+    "sdxl": {"foundation": "sdxl-inpaint", "layout": "sdxl", "resolution": 1024, **_PAPER},
+    "lora": {"tuning": "lora", "lora_rank": 16, "lora_alpha": 16.0, "lr": 1e-4, "max_train_steps": 2000},
+}
+"""Preset -> what it changes."""
+
+
+def inpaint_config(presets: str = "tiny", **changes: Any) -> InpaintConfig:
+    """The settings of one preset, or several joined by ``+`` (``sdxl+lora``), with changes.
+
+    A foundation's folder or hub id is a preset too: alone, the defaults on that foundation; as in ``sdxl+FOLDER``, the
+    recipe of SDXL on it. So is ``option=value``, as in ``sd15+lesion_weight=0``.
+
+    Raises:
+        InputError: No such preset, or a value that its option cannot take.
+    """
+    return InpaintConfig(**{**preset_values(presets, PRESETS, _KINDS), **changes})
+
+
+_KINDS: Mapping[str, type] = kinds_of(InpaintConfig)
