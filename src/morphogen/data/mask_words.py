@@ -14,7 +14,8 @@ import numpy as np
 
 _SHARE = 0.15
 """Least share of a lesion's pixels that makes a colour worth naming."""
-_NAMED_COLOURS = 3
+NAMED_COLOURS = 3
+"""Most colours that one caption names."""
 _RING = 0.06
 """Width of the ring of background that a lesion is compared with, relative to the image's shorter side."""
 _SAME = 6.0
@@ -117,8 +118,8 @@ def _position(region: Region, slot: Slot) -> str | None:
     """Cell of a 3 x 3 grid over the image that holds the lesion's centre of mass."""
     height, width = region.mask.shape
     row, column = region.properties.centroid
-    vertical = ("upper", "center", "lower")[min(2, int(3 * (row + 0.5) / height))]
-    horizontal = ("left", "center", "right")[min(2, int(3 * (column + 0.5) / width))]
+    vertical = _ROWS[min(2, int(3 * (row + 0.5) / height))]
+    horizontal = _COLUMNS[min(2, int(3 * (column + 0.5) / width))]
     return "center" if vertical == horizontal == "center" else f"{vertical} {horizontal}"
 
 
@@ -153,7 +154,7 @@ def _palette(region: Region, slot: Slot) -> str | None:
     reference = rgb2lab(np.array([[slot.palette[name] for name in names]], dtype=np.uint8))[0]
     distance = ((region.lab[region.mask][:, None, :] - reference[None]) ** 2).sum(-1)
     share = np.bincount(distance.argmin(1), minlength=len(names)) / len(distance)
-    order = [i for i in np.argsort(-share, kind="stable") if share[i] >= _SHARE][:_NAMED_COLOURS]
+    order = [i for i in np.argsort(-share, kind="stable") if share[i] >= _SHARE][:NAMED_COLOURS]
     return " and ".join(names[i] for i in order) or None
 
 
@@ -167,11 +168,37 @@ RULES: Mapping[str, Callable[[Region, Slot], str | None]] = {
     "palette": _palette,
 }
 
+GEOMETRY = frozenset({"area", "border", "outline", "paris", "position"})
+"""Rules that read the mask alone; they always have an answer. The others need the pixels under it."""
+
+_ROWS, _COLUMNS = ("upper", "center", "lower"), ("left", "center", "right")
+
 FIXED_WORDS: Mapping[str, tuple[str, ...]] = {
     "outline": ("round", "oval", "elongated", "irregular"),
     "paris": ("sessile", "slightly elevated", "pedunculated", "semi-pedunculated", "laterally spreading"),
-    "position": ("upper", "center", "lower", "left", "right"),
+    "position": tuple("center" if r == c else f"{r} {c}" for r in _ROWS for c in _COLUMNS),
     "contrast": ("same as surrounding mucosa", "reddish", "whitish", "pale pink"),
     "palette": ("and",),
 }
 """Words that a rule may say whatever the grammar lists."""
+
+AGREEING: Mapping[str, tuple[str, ...]] = {"slightly elevated": ("flat",), "laterally spreading": ("flat",)}
+"""Words that do not contradict a computed one: all of Paris class 0-II is flat, and a mask shows no height."""
+
+AREA_BINS: Mapping[str, tuple[float, float]] = {"small": (0.003, 0.02), "medium": (0.02, 0.08), "large": (0.08, 0.25)}
+"""Shares of the frame that lesions are sorted by, whatever words a grammar has for them: at least, below. What is
+smaller than the first bin counts as small, what is larger than the last one as large."""
+
+
+def area_bin(mask: np.ndarray) -> str:
+    """Name of the bin of `AREA_BINS` that the share of the frame under labels above 0 falls into."""
+    share = float(np.mean(mask > 0))
+    return next((name for name, (_, high) in AREA_BINS.items() if share < high), "large")
+
+
+def choices(slot: Slot) -> tuple[str, ...]:
+    """Every word that may stand in a slot: those of the grammar, and those that its rule may say."""
+    if slot.palette:
+        return tuple(slot.palette)
+    fixed = () if slot.computed == "palette" else FIXED_WORDS.get(slot.computed or "", ())
+    return tuple(dict.fromkeys((*slot.words, *fixed)))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from morphogen.data.mask_words import FIXED_WORDS, RULES, Region, Slot
+from morphogen.data.mask_words import FIXED_WORDS, NAMED_COLOURS, RULES, Region, Slot, choices
 from morphogen.errors import InputError
 
 _FOLDER = Path(__file__).parent / "grammars"
@@ -28,6 +28,8 @@ _TOKEN = re.compile(r"'s|[^\W\d_]+|\d|[^\s\w]+|_")
 _MARKS = (",", ".", "-", "/", "'", "'s", "(", ")", *"0123456789")
 _LEFT_OUT = 0.2
 """Chance that a random caption leaves out an optional part although it is known."""
+MAX_TOKENS = 60
+"""A sentence of a grammar never has more tokens; CLIP's text encoders read 75, the one of `tiny` 62."""
 _SHORT = 0.3
 """Share of short label captions among the sampled ones."""
 
@@ -100,12 +102,19 @@ class Grammar:
             known = all(slot in words for slot in _SLOT.findall(match[1]))
             return match[1] if known and (rng is None or rng.uniform() >= _LEFT_OUT) else ""
 
-        return _fill(_PART.sub(part, self.template), words)
+        return fill_slots(_PART.sub(part, self.template), words)
 
     def label_caption(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
         """A short caption for these slot words: the first that they fill, or a random one with `rng`."""
         fitting = [text for text in self.short if all(slot in words for slot in _SLOT.findall(text))]
-        return _fill(fitting[0 if rng is None else int(rng.integers(len(fitting)))], words)
+        return fill_slots(fitting[0 if rng is None else int(rng.integers(len(fitting)))], words)
+
+    @property
+    def longest(self) -> str:
+        """The sentence with the most tokens that the grammar's own words can make."""
+        words = {name: _longest(slot) for name, slot in self.slots.items()}
+        sentences = [self.compose(words), *(fill_slots(text, words) for text in self.short), self.empty, self.unknown]
+        return max(sentences, key=lambda text: len(tokens(text)))
 
     @property
     def vocabulary(self) -> frozenset[str]:
@@ -210,7 +219,12 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("_", " ").lower().split())
 
 
-def _fill(text: str, words: Mapping[str, str]) -> str:
+def slots_of(text: str) -> list[str]:
+    """Names of the slots, as ``{size}``, that a text holds, in order."""
+    return _SLOT.findall(text)
+
+
+def fill_slots(text: str, words: Mapping[str, str]) -> str:
     """Put the words into their slots, "an" before a vowel, and one blank between words."""
     filled = _SLOT.sub(lambda match: words[match[1]], text)
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
@@ -229,6 +243,15 @@ def _parse(raw: Any, path: Path) -> Grammar:
     if fault:
         raise InputError(f"{path}: {fault}")
     return grammar
+
+
+def _longest(slot: Slot) -> str:
+    def length(word: str) -> int:
+        return len(tokens(word))
+
+    if slot.palette:
+        return " and ".join(sorted(slot.palette, key=length)[-NAMED_COLOURS:])
+    return max(choices(slot), key=length, default="word")
 
 
 def _slot(
