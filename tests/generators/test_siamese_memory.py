@@ -16,13 +16,14 @@ from morphogen.data.phantoms import phantom_dataset
 from morphogen.errors import InputError
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import Features, encode
+from morphogen.foundation.lora import merge_lora
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese import memory, model
 from morphogen.generators.siamese.config import SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.memory import LADDER, Need, fitted, need
 from morphogen.generators.siamese.step import Inputs, Weights, step_losses
-from morphogen.generators.siamese.trained import LORA_TARGETS, merge_lora, trained_networks
+from morphogen.generators.siamese.trained import LORA_TARGETS, trained_networks
 from morphogen.training.memory import GB
 from small_foundations import perturb, small_tiny
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.foundation.decoder_task import DecoderTask
 from morphogen.foundation.denoiser_task import DenoiserTask
-from morphogen.foundation.fit_prompt import prompts_for
+from morphogen.foundation.fit_prompt import is_far, prompts_for
 from morphogen.foundation.images import ImagePool
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
@@ -86,6 +86,31 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
         if not (out / "final").exists():
             write_folder(out / "final", write)
     return out / "final"
+
+
+def adapted(foundation: Foundation, data: Dataset, config: AdaptConfig, steps: int | None, out: Path) -> Foundation:
+    """The foundation, fine-tuned on the images of `data` where that is asked for or pays.
+
+    Args:
+        foundation: What `config` names, loaded.
+        data: Training images.
+        config: How; its steps are set here.
+        steps: Of the decoder and of the denoiser; 0 for none. By default, where the card says how well the foundation
+            knows its own images, the decoder always, and the denoiser where the images are far from those. The denoiser
+            of one that inpaints is left as it is: it is trained by inpainting.
+        out: Folder of the adaptation.
+    """
+    if steps is not None:
+        decoder = denoiser = steps
+    elif "noise_error" not in foundation.card:  # not one of ours: nothing says whether it pays
+        decoder = denoiser = 0
+    else:
+        far = is_far(foundation, Pairs(data, foundation.resolution))
+        decoder, denoiser = AdaptConfig.decoder_steps, AdaptConfig.max_train_steps if far else 0
+    if not decoder:
+        return foundation
+    chosen = replace(config, decoder_steps=decoder, max_train_steps=0 if foundation.inpaints else denoiser)
+    return Foundation.load(adapt(data, chosen, out), processes().device)
 
 
 def _adapt_decoder(

@@ -11,6 +11,7 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar, grammars
 from morphogen.foundation.halves import predict
 from morphogen.foundation.images import to_signed
+from morphogen.foundation.inpainting import unseen
 from morphogen.foundation.model import Foundation
 from morphogen.training.rng import normal
 
@@ -46,7 +47,7 @@ def noise_errors(foundation: Foundation, x: Tensor) -> dict[str, float]:
     """Mean squared error of the predicted noise of (B, 3, R, R) images in [-1, 1], for each prompt of the card."""
     candidates = foundation.card.get("prompts") or label_captions(map(Grammar.load, grammars()))
     z0 = foundation.encode(x.to(foundation.device))
-    seeds = list(range(len(z0)))
+    seeds, blind = list(range(len(z0))), unseen(foundation, len(z0))
     errors = dict.fromkeys(candidates, 0.0)
     for step in _T:
         t = torch.full((len(z0),), step, device=z0.device)
@@ -54,7 +55,8 @@ def noise_errors(foundation: Foundation, x: Tensor) -> dict[str, float]:
         z_t, target = foundation.add_noise(z0, eps, t), foundation.target(z0, eps, t)
         for text in candidates:
             cond = foundation.conditioning([text] * len(z0))
-            errors[text] += float((predict(foundation.unet, z_t, t, cond) - target).square().mean()) / len(_T)
+            output = predict(foundation.unet, torch.cat([z_t, blind], dim=1), t, cond)
+            errors[text] += float((output - target).square().mean()) / len(_T)
     return errors
 
 

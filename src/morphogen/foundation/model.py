@@ -41,6 +41,7 @@ class Foundation:
             a foreign folder.
         source: Folder or hub id that it came from.
         folder: Where its files lie; None for one that was never saved.
+        zero_empty: The empty prompt is all zeros, as SDXL was trained, and not what the text encoders make of it.
     """
 
     vae: AutoencoderKL
@@ -51,11 +52,12 @@ class Foundation:
     card: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     folder: Path | None = None
+    zero_empty: bool = False
 
     @classmethod
     @quiet()
     def load(cls, name: str | Path, device: str | torch.device = "cpu") -> Foundation:
-        """Load ``tiny``, ``sd15``, a diffusers folder, or a hub id (``owner/name@revision``); safetensors only.
+        """Load ``tiny``, a name of `HUB`, a diffusers folder, or a hub id (``owner/name@revision``); safetensors only.
 
         Raises:
             InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
@@ -75,6 +77,7 @@ class Foundation:
                 card=json.loads((folder / CARD).read_text()) if (folder / CARD).exists() else {},
                 source=str(name),
                 folder=folder,
+                zero_empty=len(encoders) == 2 and bool(index.get("force_zeros_for_empty_prompt", True)),
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise _not_whole(folder, error) from error
@@ -114,7 +117,7 @@ class Foundation:
     def _pipeline_index(self) -> dict[str, Any]:
         xl = len(self.text_encoders) == 2
         index: dict[str, Any] = {
-            "_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline",
+            "_class_name": f"StableDiffusion{'XL' * xl}{'Inpaint' * self.inpaints}Pipeline",
             "vae": ["diffusers", "AutoencoderKL"],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "text_encoder": ["transformers", "CLIPTextModel"],
@@ -124,6 +127,7 @@ class Foundation:
         if xl:
             index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
             index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"]}
+            index |= {"force_zeros_for_empty_prompt": self.zero_empty}
         else:
             index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
         return index
@@ -151,6 +155,11 @@ class Foundation:
     def resolution(self) -> int:
         """Pixels per side that the model was trained at."""
         return int(self.card.get("resolution", self.unet.config.sample_size * self.factor))
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the U-Net reads a hole and the image around it beside the noisy latent."""
+        return int(self.unet.config.in_channels) == 2 * int(self.vae.config.latent_channels) + 1
 
     def refuse_other_inputs(self) -> None:
         """Refuse a U-Net that reads more than a latent, as one for inpainting does.
@@ -208,6 +217,7 @@ class Foundation:
         self.check_prompts(prompts)
         if len(self.text_encoders) == 1:
             return Conditioning(self.text_encoders[0](self.tokens(prompts)[0])[0])
+        said = torch.tensor([bool(prompt) or not self.zero_empty for prompt in prompts], device=self.device)
         outputs = [
             encoder(ids, output_hidden_states=True)
             for encoder, ids in zip(self.text_encoders, self.tokens(prompts), strict=True)
@@ -216,7 +226,8 @@ class Foundation:
         states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         side = size or self.resolution
         time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=states.dtype, device=self.device)
-        return Conditioning(states, outputs[1].text_embeds, time_ids.expand(len(prompts), -1))
+        pooled = outputs[1].text_embeds * said[:, None]
+        return Conditioning(states * said[:, None, None], pooled, time_ids.expand(len(prompts), -1))
 
     def tokens(self, prompts: Sequence[str]) -> list[Tensor]:
         """(B, L) token ids for each text encoder, padded and cut to its length."""
@@ -239,6 +250,24 @@ class Foundation:
             for prompt in dict.fromkeys(prompts):
                 check_words(prompt, vocabulary)
                 check_length(prompt, limit)
+
+    def check_lengths(self, prompts: Sequence[str]) -> None:
+        """Refuse what `check_prompts` refuses, and prompts with more tokens than a text encoder reads.
+
+        Raises:
+            InputError: States both numbers, start and end marks counted.
+        """
+        self.check_prompts(prompts)
+        encoders: list[Any] = self.text_encoders
+        for tokenizer, encoder in zip(self.tokenizers, encoders, strict=True):
+            limit = min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
+            for prompt in dict.fromkeys(prompts):
+                n = len(tokenizer(prompt, verbose=False).input_ids)
+                if n > limit:
+                    raise InputError(
+                        f"prompt {prompt!r}: has {n} tokens, the start and end marks among them, and the text encoder "
+                        f"reads {limit}; shorten it"
+                    )
 
     # ---- noise schedule ----
 
@@ -286,8 +315,13 @@ class Foundation:
 
 HUB = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5@451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "sd15-inpaint": "stable-diffusion-v1-5/stable-diffusion-inpainting@8a4288a76071f7280aedbdb3253bdb9e9d5d84bb",
+    "sd2-inpaint": "sd2-community/stable-diffusion-2-inpainting@5f74973cbb64c8568780732c17f43eb269d63a0d",
+    "sdxl-inpaint": "diffusers/stable-diffusion-xl-1.0-inpainting-0.1@115134f363124c53c7d878647567d04daf26e41e",
 }
-"""Short names of foundations on the hub, at pinned revisions."""
+"""Short names of foundations on the hub, at pinned revisions. sd2-inpaint is a mirror; its makers withdrew theirs."""
+HALF_ONLY = ("sd15-inpaint",)
+"""Those whose safetensors are in half precision alone (files named fp16), which are read as single."""
 
 PARTS = ("vae", "unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """Sub-folders of a pipeline that make a foundation."""
@@ -295,7 +329,7 @@ KINDS = (".safetensors", ".json", ".txt")
 """Files that are read there."""
 
 _FILES = ["model_index.json", CARD, *(f"{part}/*{kind}" for part in (*PARTS, HINT) for kind in KINDS)]
-_NOT_FILES = ["*.fp16*", "*non_ema*"]
+_HALF, _NOT_FILES = "*.fp16*", ["*non_ema*"]
 
 
 def find_folder(name: str | Path) -> Path:
@@ -316,7 +350,8 @@ def find_folder(name: str | Path) -> Path:
             f"{name}: no such foundation; give {short}, a diffusers folder, or a hub id as owner/name@revision"
         )
     remedy = "download the model where there is a network and give its folder"
-    return hub_folder(HUB.get(str(name), str(name)), _FILES, remedy, leave=_NOT_FILES, called=str(name))
+    leave = [*_NOT_FILES, *([] if str(name) in HALF_ONLY else [_HALF])]
+    return hub_folder(HUB.get(str(name), str(name)), _FILES, remedy, leave=leave, called=str(name))
 
 
 def forget_source(folder: Path) -> None:
@@ -361,8 +396,10 @@ def _not_whole(folder: Path, error: Exception) -> InputError:
 
 def _model(kind: Any, folder: Path) -> Any:
     # Half-precision files are trained and run in fp32 unless autocast says otherwise.
+    files = [file.name for file in folder.glob("*.safetensors")]
+    half = {"variant": "fp16"} if files and all(".fp16." in file for file in files) else {}
     model, info = kind.from_pretrained(
-        folder, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True
+        folder, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True, **half
     )
     if missing := sorted(info["missing_keys"]):  # which both libraries would fill with random numbers
         raise ValueError(f"{folder.name} lacks {missing[0]} and {len(missing) - 1} other tensors")

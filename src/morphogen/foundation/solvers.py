@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,24 +29,42 @@ def make_solver(name: str, config: Any) -> Any:
     )
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where to begin instead of noise alone: at `z0` (B, C, h, w), noised `strength` of the way, in (0, 1]."""
+
+    z0: Tensor
+    strength: float
+
+
 @torch.no_grad()
-def solve(denoise: Denoise, z_T: Tensor, config: Any, steps: int, solver: str = "dpm") -> Tensor:
-    """Integrate from pure noise.
+def solve(
+    denoise: Denoise, z_T: Tensor, config: Any, steps: int, solver: str = "dpm", start: Start | None = None
+) -> Tensor:
+    """Integrate from pure noise, or from a noised latent.
 
     Args:
         denoise: Guided model.
         z_T: (B, C, h, w) standard normal.
         config: Config of the model's scheduler.
-        steps: Solver steps; each calls `denoise` once.
+        steps: Solver steps; each calls `denoise` once. Below strength 1 the first ones are left out (Meng et al. 2022,
+            SDEdit; as many as diffusers' pipelines leave out, but at least one step is made).
         solver: One of `SOLVERS`.
+        start: Where to begin; None, or a strength of 1: from `z_T` alone.
 
     Returns:
         (B, C, h, w) scaled latent z_0.
     """
     scheduler = make_solver(solver, config)
     scheduler.set_timesteps(steps, device=z_T.device)
-    z = z_T * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
+    timesteps, z = scheduler.timesteps, z_T * scheduler.init_noise_sigma
+    if start is not None and start.strength < 1:
+        first = (steps - max(1, int(steps * start.strength))) * scheduler.order
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        z = scheduler.add_noise(start.z0, z_T, timesteps[:1].expand(len(z_T)))
+    for t in timesteps:
         z = scheduler.step(denoise(z, t.expand(len(z)).long()), t, z).prev_sample
     return z
 

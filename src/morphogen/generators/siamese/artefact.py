@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict
@@ -13,11 +12,11 @@ import torch
 
 from morphogen.errors import InputError
 from morphogen.foundation.halves import DecoderHalf
+from morphogen.foundation.identity import files_hash
 from morphogen.foundation.model import Foundation, forget_source
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Networks
-from morphogen.training.checkpoint import sha256
 
 INFO = "generator.json"
 
@@ -75,5 +74,4 @@ def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, di
 
 def content_hash(folder: Path) -> str:
     """SHA-256 over the weights and generator.json."""
-    files = sorted([*folder.rglob("*.safetensors"), folder / INFO])
-    return hashlib.sha256("".join(f"{f.relative_to(folder)} {sha256(f)}\n" for f in files).encode()).hexdigest()
+    return files_hash(folder, [*folder.rglob("*.safetensors"), folder / INFO])

@@ -14,9 +14,9 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
-from morphogen.foundation.adapt import AdaptConfig, adapt
+from morphogen.foundation.adapt import AdaptConfig, adapted
 from morphogen.foundation.cache import cache_of, forget
-from morphogen.foundation.fit_prompt import is_far, prompts_for
+from morphogen.foundation.fit_prompt import prompts_for
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.artefact import load as load_artefact
@@ -33,6 +33,8 @@ from morphogen.training.task import LoopConfig
 
 CONFIG = SiameseConfig
 preset_config = siamese_config
+SAMPLING = ("solver", "sampling_steps", "guidance")
+"""Options that are for sampling alone: one trained generator serves all their values."""
 
 
 def check(data: Dataset, config: SiameseConfig) -> Foundation:
@@ -115,20 +117,11 @@ def _resolution(foundation: Foundation, config: SiameseConfig) -> int:
 
 def _adapted(foundation: Foundation, data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
     """The foundation, fine-tuned on the images of `data` where that is asked for or pays."""
-    if config.adapt_steps is not None:
-        decoder_steps = denoiser_steps = config.adapt_steps
-    elif "noise_error" not in foundation.card:  # not one of ours: nothing says whether it pays
-        decoder_steps = denoiser_steps = 0
-    else:
-        far = is_far(foundation, Pairs(data, foundation.resolution))
-        decoder_steps, denoiser_steps = AdaptConfig.decoder_steps, AdaptConfig.max_train_steps if far else 0
-    if not decoder_steps:
-        return foundation
     adaptation = AdaptConfig(
-        foundation=config.foundation, prompt=config.prompt, decoder_steps=decoder_steps, max_train_steps=denoiser_steps,
-        symmetries=config.symmetries, seed=config.seed, mixed_precision=config.mixed_precision,
+        foundation=config.foundation, prompt=config.prompt, symmetries=config.symmetries, seed=config.seed,
+        mixed_precision=config.mixed_precision,
     )  # fmt: skip
-    return Foundation.load(adapt(data, adaptation, out / "adapted"), _device())
+    return adapted(foundation, data, adaptation, config.adapt_steps, out / "adapted")
 
 
 def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.latents import LatentBank, encode_texts
+from morphogen.foundation.lora import merge_lora
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.hint_images import image_hint, mask_hint
 from morphogen.generators.siamese.step import Inputs, Weights, step_losses
-from morphogen.generators.siamese.trained import merge_lora, trained_networks
+from morphogen.generators.siamese.trained import trained_networks
 from morphogen.training.rng import normal, uniform
 from morphogen.training.task import Batch, Draw, Phase, Progress
 

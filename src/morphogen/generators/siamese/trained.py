@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from morphogen.foundation.halves import DecoderHalf
+from morphogen.foundation.lora import add_lora
 from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
@@ -32,7 +31,7 @@ def trained_networks(
     modules.requires_grad_(True)
     if config.tuning == "lora":
         for module in modules.values():
-            _add_lora(module, config.lora_rank)
+            add_lora(module, LORA_TARGETS, config.lora_rank, config.lora_rank)
         for part in ("controlnet_cond_embedding", "controlnet_down_blocks", "controlnet_mid_block"):
             getattr(controlnet, part).requires_grad_(True)
     if config.mixed_precision != "no":  # where half-precision convolutions are faster in this layout
@@ -40,23 +39,3 @@ def trained_networks(
             module.to(memory_format=torch.channels_last)
     controlnet.checkpointing = nets.decoder.checkpointing = config.gradient_checkpointing
     return nets, modules
-
-
-def _add_lora(module: nn.Module, rank: int) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    module.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_TARGETS))
-    inject_adapter_in_model(config, module)  # B = 0 at the start: nothing changes yet
-
-
-def merge_lora(modules: nn.ModuleDict) -> None:
-    """Add the low-rank updates to the weights that they belong to, in place; plain layers are left."""
-    from peft.tuners.lora import LoraLayer
-
-    for module in list(modules.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, LoraLayer):
-                layer: Any = child
-                layer.merge()
-                setattr(module, name, layer.get_base_layer())
