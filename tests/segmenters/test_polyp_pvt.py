@@ -164,7 +164,7 @@ class TestNetwork:
         mask[0, 5:30, 4:20] = 1
         maps = [z.detach().double().numpy()[:, 0] for z in net.net.predictions(image)]
         truth = mask.numpy().astype(float)
-        losses = losses_of(net, image, mask)
+        losses = losses_of(net, image, mask, torch.arange(len(image)))
         for loss, z in zip((losses["cfm"], losses["sam"]), maps, strict=True):
             wanted = np.mean([literal_structure_loss(*pair) for pair in zip(z, truth, strict=True)])
             assert float(loss.detach()) == pytest.approx(wanted, rel=1e-5)

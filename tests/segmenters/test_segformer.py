@@ -92,7 +92,7 @@ def test_the_loss_is_the_cross_entropy_of_every_pixel() -> None:
     for row, y, x in np.ndindex(2, 32, 64):
         scores = logits[row, :, y, x]
         total += np.log(np.exp(scores).sum()) - scores[mask[row, y, x]]
-    losses = losses_of(net, image, mask)
+    losses = losses_of(net, image, mask, torch.arange(len(image)))
     assert list(losses) == ["cross_entropy"]
     assert float(losses["cross_entropy"].detach()) == pytest.approx(total / mask.numel(), rel=1e-5)
 

@@ -199,12 +199,12 @@ class TestHow:
     def test_each_step_has_its_scale(self, monkeypatch: pytest.MonkeyPatch) -> None:
         task, seen = self.task(scales=(0.5, 1.0, 2.0)), []
         monkeypatch.setattr(
-            "morphogen.segmenters.task.losses_of", lambda net, image, mask: seen.append((image, mask)) or {}
+            "morphogen.segmenters.task.losses_of", lambda net, image, mask, seeds: seen.append((image, mask)) or {}
         )
         image = torch.rand(2, 3, 64, 64)
         mask = torch.randint(0, 3, (2, 64, 64))
         for step in range(4):
-            task.loss({"image": image, "mask": mask}, Progress(step, 9))
+            task.loss({"image": image, "mask": mask, "seed": torch.arange(2)}, Progress(step, 9))
         assert [tuple(i.shape[-2:]) for i, _ in seen] == [(32, 32), (64, 64), (128, 128), (32, 32)]
         assert torch.equal(seen[1][0], image)
         assert torch.equal(seen[2][1], mask.repeat_interleave(2, 1).repeat_interleave(2, 2))

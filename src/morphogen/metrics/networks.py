@@ -129,7 +129,7 @@ class Clip(nn.Module):
         from transformers import CLIPVisionModelWithProjection
 
         super().__init__()
-        self.net = _from_folder(CLIPVisionModelWithProjection, folder)
+        self.net = from_folder(CLIPVisionModelWithProjection, folder)
         _refuse_other(spec, folder, self.net.config.projection_dim, self.net.config.image_size)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Dinov2(nn.Module):
         from transformers import Dinov2Model
 
         super().__init__()
-        self.net = _from_folder(Dinov2Model, folder)
+        self.net = from_folder(Dinov2Model, folder)
         _refuse_other(spec, folder, self.net.config.hidden_size)
         table = self.net.embeddings.position_embeddings
         side = spec.size // self.net.config.patch_size
@@ -206,7 +206,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _from_folder(kind: Any, folder: Path) -> Any:
+def from_folder(kind: Any, folder: Path) -> Any:
     """The model, every tensor of it from the folder."""
     try:
         with _quiet():

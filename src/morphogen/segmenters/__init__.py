@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphogen.errors import InputError
@@ -29,9 +30,12 @@ class SegmenterEntry:
         source: Where the architecture was published.
         config: Import path ``module:Class`` of its frozen config, which has ``resolved() -> config``.
         build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
+        prepare: Import path ``module:function`` of ``(net, train sources, SegmenterConfig, out: Path) -> None``: work
+            before the training, in the claimed run folder; called again by a run that is continued. Empty for none.
         recipe: Import path ``module:function`` of ``(n_train) -> options`` with which its authors trained it: fields of
             `SegmenterConfig`, and ``resolution``. Empty where none was published.
         lr: Peak learning rate of AdamW in short trainings, where none is stated.
+        ema_decay: Of the moving average of the trained weights, where none is stated; 0 for none.
     """
 
     name: str
@@ -40,7 +44,9 @@ class SegmenterEntry:
     config: str
     build: str
     recipe: str = ""
+    prepare: str = ""
     lr: float = 1e-3
+    ema_decay: float = 0.0
 
 
 SEGMENTERS: dict[str, SegmenterEntry] = {
@@ -92,6 +98,16 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         source="after Baranchuk et al., ICLR 2022, arXiv:2112.03126",
         config="morphogen.segmenters.features.model:FeaturesConfig",
         build="morphogen.segmenters.features.model:build",
+    ),
+    "latent": SegmenterEntry(
+        name="latent",
+        summary="single-step latent diffusion of the mask, on a foundation's autoencoder and denoiser",
+        source="Aqeel et al. (SynDiff) 2025, arXiv:2507.15361, after Lin et al. (SDSeg), MICCAI 2024, arXiv:2406.18361",
+        config="morphogen.segmenters.latent.config:LatentConfig",
+        build="morphogen.segmenters.latent.model:build",
+        recipe="morphogen.segmenters.latent.recipe:published",
+        prepare="morphogen.segmenters.latent.mask_autoencoder:prepare",
+        lr=3e-4,
     ),
 }
 
@@ -179,6 +195,16 @@ def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, p
         InputError: Unknown segmenter, field or value, or the weights' package is missing.
     """
     return _load(entry(name).build)(n_classes, _config(name, options or {}).resolved(), pretrained)
+
+
+def prepare(name: str, net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> None:
+    """What a segmenter has to do before its training, if anything; see `SegmenterEntry.prepare`.
+
+    Raises:
+        WorkError: It failed.
+    """
+    if path := entry(name).prepare:
+        _load(path)(net, train, config, out)
 
 
 def option_names(name: str) -> list[str]:

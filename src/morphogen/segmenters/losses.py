@@ -15,16 +15,17 @@ from morphogen.segmenters.any_size import AnySize
 _SMOOTH = 1.0
 
 
-def losses_of(net: nn.Module, image: Tensor, mask: Tensor) -> Mapping[str, Tensor]:
+def losses_of(net: nn.Module, image: Tensor, mask: Tensor, seeds: Tensor) -> Mapping[str, Tensor]:
     """The losses of a batch by name; their sum is minimised.
 
     Args:
         net: As `morphogen.segmenters.build` makes it.
         image: (B, 3, H, W) in [-1, 1].
         mask: (B, H, W) int64 class ids.
+        seeds: (B,) int64, of what is random about a row; nets whose losses draw nothing leave it aside.
     """
     if isinstance(net, AnySize) and net.has_losses:
-        return net.losses(image, mask)
+        return net.losses(image, mask, seeds)
     logits = net(image)
     return {"cross_entropy": cross_entropy(logits, mask), "dice": soft_dice_loss(logits, mask)}
 

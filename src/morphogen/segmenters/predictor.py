@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from morphogen.data.pairs import resize_image
 from morphogen.errors import InputError
 from morphogen.segmenters import build
+from morphogen.segmenters.any_size import AnySize
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -35,6 +36,7 @@ def save_segmenter(
     architecture: Mapping[str, Any],
     classes: Sequence[str],
     resolution: int,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write config.json and model.safetensors into `folder`.
 
@@ -45,15 +47,18 @@ def save_segmenter(
         architecture: Its resolved options: no ``auto``.
         classes: Class names by label id.
         resolution: Side in px at which it was trained and predicts.
+        notes: What else config.json shall say of it.
     """
+    state = net.saved_state() if isinstance(net, AnySize) else net.state_dict()
     config = {
         "segmenter": name,
         "architecture": dict(architecture),
         "n_classes": len(classes),
         "classes": list(classes),
         "resolution": resolution,
+        **(notes or {}),
     }
-    save_file({key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}, folder / WEIGHTS)
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
 

@@ -21,11 +21,12 @@ from morphogen.data.colour_exchange import exchange_colour
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.overlap import class_counts, dice_from_counts
-from morphogen.segmenters import build, entry, resolve
+from morphogen.segmenters import build, entry, prepare, resolve
+from morphogen.segmenters.any_size import refuse_size
 from morphogen.segmenters.losses import losses_of
 from morphogen.segmenters.predictor import save_segmenter, to_input
 from morphogen.segmenters.preview import write_preview
-from morphogen.training.loop import fit
+from morphogen.training.loop import claim, fit, identity, refuse
 from morphogen.training.optim import SCHEDULES
 from morphogen.training.rng import numpy_rng, seed_of
 from morphogen.training.task import OPTIMIZERS, Batch, Draw, Group, LoopConfig, Phase, Progress
@@ -55,6 +56,8 @@ class SegmenterConfig:
         lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
         max_grad_norm: The gradient is shortened to this norm; 0 for never.
         max_grad_value: Every element of the gradient is cut to this size; 0 for never.
+        ema_decay: Moving average of the trained weights, which is what is validated and kept; 0 for none, None for the
+            segmenter's own (`SegmenterEntry.ema_decay`).
         seed: Seed of initialisation, order and augmentation.
         checkpointing_steps: Steps between checkpoints.
         validation_steps: Steps between looks at the validation part; the best look is what is kept.
@@ -82,6 +85,7 @@ class SegmenterConfig:
     lr_warmup_steps: int | None = None
     max_grad_norm: float = 1.0
     max_grad_value: float = 0.0
+    ema_decay: float | None = None
     seed: int = 0
     checkpointing_steps: int = 200
     validation_steps: int = 50
@@ -97,6 +101,8 @@ class SegmenterConfig:
             value = getattr(self, option)
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"{_flag(option)} {value}: must be 0 or more")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise InputError(f"--ema-decay {self.ema_decay}: must lie in 0 to 1, 1 excluded")
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise InputError(f"--scales {' '.join(map(str, self.scales))}: must be positive numbers, at least one")
         choices: dict[str, Sequence[str]] = {
@@ -118,6 +124,7 @@ class SegmenterConfig:
             mixed_precision=self.mixed_precision,
             optimizer=self.optimizer,
             max_grad_norm=self.max_grad_norm,
+            ema_decay=self.ema_decay or 0.0,
             seed=self.seed,
             checkpointing_steps=self.checkpointing_steps,
             validation_steps=self.validation_steps,
@@ -158,13 +165,15 @@ class SegmenterTask:
         """
         self.name, self.val = name, val
         self.lr = entry(name).lr if config.lr is None else config.lr
-        self.config = replace(config, lr=self.lr)
+        averaged = entry(name).ema_decay if config.ema_decay is None else config.ema_decay
+        self.config = replace(config, lr=self.lr, ema_decay=averaged)
         self.architecture = resolve(name, config.architecture)
         self.classes, self.resolution = _agreed([*train, val])
         self.items = [(source, i) for source in train for i in range(len(source))]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "segmenter", name))
             self.net = build(name, len(self.classes), self.architecture)
+        refuse_size(self.net, self.resolution)
         self.modules = nn.ModuleDict({"net": self.net})
 
     def __len__(self) -> int:
@@ -177,7 +186,7 @@ class SegmenterTask:
         return [
             Phase(
                 "segmenter",
-                list(self.net.parameters()),
+                [p for p in self.net.parameters() if p.requires_grad],
                 self.loss,
                 lr=self.lr,
                 betas=(config.momentum, 0.999),
@@ -193,6 +202,8 @@ class SegmenterTask:
         config = self.config
         members: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.net.named_parameters():
+            if not parameter.requires_grad:
+                continue
             scale = config.encoder_lr_scale if ".encoder." in f".{name}" else 1.0
             decay = config.weight_decay if config.norm_decay or parameter.ndim > 1 else 0.0
             members.setdefault((scale, decay), []).append(parameter)
@@ -221,7 +232,7 @@ class SegmenterTask:
         """The segmenter's losses of the batch, at the step's scale."""
         scales = self.config.scales
         image, mask = _rescaled(batch["image"], batch["mask"], scales[progress.step % len(scales)])
-        return losses_of(self.net, image, mask)
+        return losses_of(self.net, image, mask, batch["seed"])
 
     def to(self, device: Any) -> None:
         """Nothing lies outside `modules`."""
@@ -256,7 +267,8 @@ class SegmenterTask:
 
     def save(self, folder: Path) -> None:
         """Write what `load_segmenter` reads."""
-        save_segmenter(folder, self.net, self.name, self.architecture, self.classes, self.resolution)
+        notes = getattr(self.net, "notes", {})
+        save_segmenter(folder, self.net, self.name, self.architecture, self.classes, self.resolution, notes)
 
 
 def _rescaled(image: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -297,7 +309,12 @@ def train_segmenter(
         "resolution": task.resolution,
         "data": {"train": _digest(sources), "val": _digest([val])},
     }
-    fit(task, config.loop(), out, described, label=f"training {name}")
+    loop = task.config.loop()
+    if entry(name).prepare and not (out / "final").exists():
+        refuse(task, loop, out)
+        claim(out, {**described, "training": identity(loop)})
+        prepare(name, task.net, sources, task.config, out)
+    fit(task, loop, out, described, label=f"training {name}")
     return out
 
 

@@ -55,6 +55,15 @@ def fit(task: Task, config: LoopConfig, out: Path, run_config: Mapping[str, Any]
     return final if run is None else run.fit()
 
 
+def refuse(task: Task, config: LoopConfig, out: Path) -> None:
+    """Refuse what `fit` would refuse of a task, before anything is written: for what has work to do before `fit`.
+
+    Raises:
+        InputError: There is nothing to train on, or it cannot be trained so on this machine.
+    """
+    _Run(task, config, out, "")
+
+
 class _Run:
     """One call of `fit`: the objects that live as long as it does."""
 

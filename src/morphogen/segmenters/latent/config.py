@@ -1,0 +1,98 @@
+"""The options of the latent segmenter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from morphogen.errors import InputError
+
+Objective = Literal["paper", "x0", "x0-align"]
+T = 1000
+"""Timesteps of the noise schedule; prediction starts at T - 1."""
+MAX_ENSEMBLE = 64
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Networks and objective, and how it predicts.
+
+    Attributes:
+        foundation: Whose autoencoder holds the masks, and whose encoder reads the images: tiny, sd15, a diffusers
+            folder, or a hub id. Training needs it; a trained segmenter holds all that it needs.
+        denoiser: ``foundation`` for its own U-Net, told the empty prompt; ``churches`` for LDM's shape on LSUN
+            churches, from scratch; or the diffusers folder of a UNet2DModel or UNet2DConditionModel.
+        objective: ``paper`` predicts the noise (its L1 plus that of the direct estimate), ``x0`` the latent itself,
+            ``x0-align`` the same with features aligned to those of a frozen encoder.
+        latent_weight: lambda, weight of the direct estimate's L1 in ``paper``.
+        align: The frozen encoder of ``x0-align``: lite0, dinov2, or the folder of a DINOv2.
+        dropout: In the residual blocks of denoiser and vision encoder; None for 0.2 where the denoiser is not the
+            foundation's own, else none.
+        steps: DDIM steps of a prediction; 1 is the direct estimate.
+        ensemble: Start noises whose probabilities are averaged.
+        seed: Of the start noise, which is the same for every image.
+        networks: Shapes of the networks; found by itself, and kept with a trained segmenter.
+    """
+
+    foundation: str = "tiny"
+    denoiser: str = "foundation"
+    objective: Objective = "x0"
+    latent_weight: float = 1.0
+    align: str = "lite0"
+    dropout: float | None = None
+    steps: int = 1
+    ensemble: int = 1
+    seed: int = 0
+    networks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            known = ", ".join(get_args(Objective))
+            raise InputError(f"latent: has no objective {self.objective!r}; choose one of {known}")
+        if not 0 <= self.latent_weight < math.inf:
+            raise InputError(f"latent: latent_weight={self.latent_weight}: must be 0 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"latent: dropout={self.dropout}: must lie in 0 to 1, 1 excluded")
+        refuse_sampling(self.steps, self.ensemble)
+
+    def resolved(self) -> LatentConfig:
+        """The same with a folder's whole path, with the dropout, and with the shapes of the networks.
+
+        Raises:
+            InputError: There is no such foundation, denoiser or encoder to align to, or they do not fit together.
+        """
+        if self.networks:
+            return self
+        from morphogen.segmenters.latent.align import refuse_unknown
+        from morphogen.segmenters.latent.networks import FOUNDATION, describe
+
+        if self.objective == "x0-align":
+            refuse_unknown(self.align)
+        dropout = self.dropout if self.dropout is not None else 0.0 if self.denoiser == FOUNDATION else 0.2
+        return replace(
+            self,
+            foundation=_whole(self.foundation),
+            denoiser=_whole(self.denoiser),
+            align=_whole(self.align),
+            dropout=dropout,
+            networks=describe(self.foundation, self.denoiser),
+        )
+
+
+def refuse_sampling(steps: int, ensemble: int) -> None:
+    """Refuse settings of a prediction that cannot be.
+
+    Raises:
+        InputError: Steps or ensemble out of range.
+    """
+    for name, value, most in (("steps", steps, T), ("ensemble", ensemble, MAX_ENSEMBLE)):
+        if not 1 <= value <= most:
+            raise InputError(f"--{name} {value}: the segmenter latent takes 1 to {most}")
+
+
+def _whole(name: str) -> str:
+    """A folder's whole path: a relative one would name another folder from elsewhere; words and hub ids stay."""
+    return name if name in ("tiny", "foundation", "churches") or not Path(name).is_dir() else str(Path(name).absolute())
