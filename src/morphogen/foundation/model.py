@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import __version__ as diffusers_version
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -118,6 +119,7 @@ class Foundation:
         xl = len(self.text_encoders) == 2
         index: dict[str, Any] = {
             "_class_name": f"StableDiffusion{'XL' * xl}{'Inpaint' * self.inpaints}Pipeline",
+            "_diffusers_version": diffusers_version,
             "vae": ["diffusers", "AutoencoderKL"],
             "unet": ["diffusers", "UNet2DConditionModel"],
             "text_encoder": ["transformers", "CLIPTextModel"],
@@ -179,6 +181,20 @@ class Foundation:
         """(C, h, w) at `resolution`."""
         side = self.resolution // self.factor
         return (self.vae.config.latent_channels, side, side)
+
+    def side(self, asked: int) -> int:
+        """Pixels per side to work at: what was asked for, or the model's own where that is 0.
+
+        Raises:
+            InputError: The autoencoder cannot halve it often enough.
+        """
+        side = asked or self.resolution
+        if side % self.factor:
+            raise InputError(
+                f"--resolution {side}: is not a multiple of {self.factor}, the factor of {self.source}'s "
+                f"autoencoder; take {side // self.factor * self.factor or self.factor}"
+            )
+        return side
 
     # ---- pixels and latents ----
 

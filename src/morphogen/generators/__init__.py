@@ -38,6 +38,11 @@ class GeneratorEntry:
         config: type[Any] = import_module(self.module).CONFIG
         return config
 
+    @property
+    def sampling(self) -> tuple[str, ...]:
+        """Fields of its config that are for sampling alone: one trained generator serves all their values."""
+        return tuple(getattr(import_module(self.module), "SAMPLING", ()))
+
     def configure(self, preset: str | None = None, **changes: Any) -> Any:
         """Its config: the defaults, or those of a preset (a name, a foundation's folder or hub id), with `changes`.
 
@@ -94,6 +99,13 @@ _ENTRIES = (
         source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion, ICCV 2023, arXiv 2302.05543",
         needs=frozenset({"masks"}),
         module="morphogen.generators.siamese.controlnet",
+    ),
+    GeneratorEntry(
+        name="inpaint",
+        summary="paints lesions by words and masks into normal images, which stay bit-exact around them",
+        source="Aqeel et al., Latent Space Synergy (SynDiff), 2025, arXiv 2507.15361",
+        needs=frozenset({"masks", "images"}),
+        module="morphogen.generators.inpaint.model",
     ),
 )
 GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -49,7 +49,7 @@ def check(data: Dataset, config: SiameseConfig) -> Foundation:
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
     foundation = Foundation.load(config.foundation, _device())
     foundation.refuse_other_inputs()
-    fitted(foundation, config, _resolution(foundation, config))
+    fitted(foundation, config, foundation.side(config.resolution))
     start(foundation, config)
     if config.prompt is not None:
         foundation.check_prompts([config.prompt])
@@ -75,7 +75,7 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         claim(out, claimed)  # refuses another run's folder
         return out
     foundation = check(data, config)
-    resolution = _resolution(foundation, config)
+    resolution = foundation.side(config.resolution)
     fit_here = fitted(foundation, config, resolution, out)
     claim(out, claimed)
     fit_here.announce(out)
@@ -103,16 +103,6 @@ def _loop(config: SiameseConfig) -> LoopConfig:
 def _device() -> torch.device:
     """Where this process trains: under a launcher every process has a device of its own."""
     return processes().device
-
-
-def _resolution(foundation: Foundation, config: SiameseConfig) -> int:
-    resolution = config.resolution or foundation.resolution
-    if resolution % foundation.factor:
-        raise InputError(
-            f"--resolution {resolution}: is not a multiple of {foundation.factor}, the factor of {config.foundation}'s "
-            f"autoencoder; take {resolution // foundation.factor * foundation.factor or foundation.factor}"
-        )
-    return resolution
 
 
 def _adapted(foundation: Foundation, data: Dataset, config: SiameseConfig, out: Path) -> Foundation:

@@ -1,0 +1,196 @@
+"""The generator's face: train on a dataset, load a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from morphogen.data.mask_words import choices
+from morphogen.data.masks import resize_labels
+from morphogen.data.pairs import Pairs, native_mask
+from morphogen.data.prompts import Grammar, grammars
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError
+from morphogen.foundation.adapt import AdaptConfig, adapted
+from morphogen.foundation.cache import cache_of, forget
+from morphogen.foundation.fit_prompt import best_prompt
+from morphogen.foundation.images import to_signed, turned
+from morphogen.foundation.inpainting import widen
+from morphogen.foundation.latents import Item, build_bank, symmetries
+from morphogen.foundation.model import Foundation
+from morphogen.generators.inpaint import artefact
+from morphogen.generators.inpaint.config import SAMPLING, InpaintConfig, inpaint_config
+from morphogen.generators.inpaint.holes import grown
+from morphogen.generators.inpaint.normals import check_normals, make_normals
+from morphogen.generators.inpaint.sampler import InpaintSampler
+from morphogen.generators.inpaint.task import InpaintTask, TrainingSet
+from morphogen.generators.inpaint.words import count_words
+from morphogen.training.loop import claim, fit, identity
+from morphogen.training.processes import processes
+from morphogen.training.rng import seed_of
+from morphogen.training.task import LoopConfig
+
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
+
+CONFIG = InpaintConfig
+preset_config = inpaint_config
+
+NORMALS = "normals"
+"""Sub-folder of a run: the images to paint into that it made for itself."""
+_LOOKED_AT = 24
+
+
+def check(data: Dataset, config: InpaintConfig) -> Foundation:
+    """Refuse what training would refuse, before anything is written; returns the foundation, which it has to load.
+
+    Raises:
+        InputError: There are no masks; there is no such foundation, it is of another family than the preset's, or it
+            paints no holes and is not to be widened; the resolution does not fit; there is no such grammar or folder of
+            normal images; or a caption is too long or holds an unknown word.
+    """
+    if not len(data.annotated):
+        raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
+    check_normals(config.normals)
+    grammar = None if config.grammar == "auto" else Grammar.load(config.grammar)
+    foundation = Foundation.load(config.foundation, processes().device)
+    refuse_other_layout(foundation, config)
+    refuse_other_channels(foundation, config)
+    foundation.side(config.resolution)
+    if grammar is not None:
+        _check_grammar(foundation, grammar)
+    for record in data.annotated:
+        try:
+            foundation.check_lengths([record.caption] if record.caption else [])
+        except InputError as error:
+            raise InputError(f"{data.root}: the caption of {record.id}: {error}") from None
+    return foundation
+
+
+def train(data: Dataset, config: InpaintConfig, out: Path) -> Path:
+    """Train on the annotated records of `data`, then make the run's own normal images; called again, continue.
+
+    Raises:
+        InputError: As `check`, or `out` holds another run.
+    """
+    annotated = data.annotated
+    settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
+    claimed = {**settings, "training": identity(_loop(config))}
+    if (out / "final").exists():
+        claim(out, claimed)  # refuses another run's folder
+    else:
+        foundation = check(data, config)
+        claim(out, claimed)
+        fit(_task(foundation, data, config, out), _loop(config), out, settings, config.method)
+        forget(out)
+    if processes().is_main_process:
+        make_normals(load(out, str(processes().device)), annotated, config.normals, out / NORMALS, config.seed)
+    return out
+
+
+def load(run: Path, device: str = "cpu") -> InpaintSampler:
+    """The sampler of a finished run folder."""
+    return InpaintSampler(artefact.load(run / "final", device), run / NORMALS)
+
+
+def refuse_other_layout(foundation: Foundation, config: InpaintConfig) -> None:
+    """Refuse an SDXL where a preset of Stable Diffusion 1 or 2 is asked for, and the reverse.
+
+    Raises:
+        InputError: It is the other one.
+    """
+    layout = "sdxl" if len(foundation.text_encoders) == 2 else "sd"
+    if config.layout not in ("any", layout):
+        has, wants = {"sd": ("one text encoder", "sdxl"), "sdxl": ("two text encoders, as SDXL", "sd15 or sd2")}[layout]
+        remedy = "sdxl" if layout == "sdxl" else "sd15 or sd2"
+        raise InputError(f"{foundation.source}: has {has}, and the preset {wants} wants another; take preset {remedy}")
+
+
+def refuse_other_channels(foundation: Foundation, config: InpaintConfig) -> None:
+    """Refuse a U-Net that reads no hole, unless it is one that shall be widened.
+
+    Raises:
+        InputError: It reads neither a latent alone nor one with hole and image, or is not to be widened.
+    """
+    if foundation.inpaints:
+        return
+    channels, latent = int(foundation.unet.config.in_channels), int(foundation.vae.config.latent_channels)
+    ours = bool(foundation.card)
+    if channels != latent or not (ours if config.widen is None else config.widen):
+        widening = ", or widen=true" if channels == latent else ""
+        raise InputError(
+            f"{foundation.source}: its U-Net reads {channels} channels, not the {2 * latent + 1} of one for "
+            f"inpainting (noise, hole, image around it); give an inpainting folder{widening}"
+        )
+
+
+def grammar_of(foundation: Foundation, pairs: Pairs, name: str) -> Grammar:
+    """The grammar of this name or file; of ``auto``, the one whose kind of images the foundation takes these for."""
+    if name != "auto":
+        return Grammar.load(name)
+    x = to_signed(pairs.images(range(min(len(pairs), _LOOKED_AT))))
+    said = best_prompt(foundation, x)
+    known = [Grammar.load(each) for each in grammars()]
+    return next((grammar for grammar in known if said in grammar.short), Grammar.load("generic"))
+
+
+def _task(foundation: Foundation, data: Dataset, config: InpaintConfig, out: Path) -> InpaintTask:
+    resolution = foundation.side(config.resolution)
+    grammar = grammar_of(foundation, Pairs(data.annotated, foundation.resolution), config.grammar)
+    adaptation = AdaptConfig(
+        foundation=config.foundation, symmetries=config.symmetries, seed=config.seed,
+        mixed_precision=config.mixed_precision,
+    )  # fmt: skip
+    fitted = adapted(foundation, data, adaptation, config.adapt_steps, out / "adapted")
+    wide = widen(fitted)
+    torch.manual_seed(seed_of(config.seed, config.method))
+    training = training_set(wide, Pairs(data.annotated, resolution), config, grammar, cache_of(out))
+    whole = wide is not foundation  # adapted, widened or both: these weights are nowhere else
+    return InpaintTask(wide, training, config, whole, wide is not fitted, cache_of(out))
+
+
+def training_set(
+    foundation: Foundation, pairs: Pairs, config: InpaintConfig, grammar: Grammar, cache: Path | None = None
+) -> TrainingSet:
+    """Images, holes and words, turned and mirrored where asked; holes are made at the images' own size, as in sampling.
+
+    Args:
+        foundation: Encodes the images.
+        pairs: The annotated images at the resolution of training.
+        config: Symmetries and feather.
+        grammar: Says what is in them, where no caption does.
+        cache: Where latents are kept.
+    """
+    size, data = (pairs.resolution, pairs.resolution), pairs.dataset
+    holes = [resize_labels(grown(native_mask(record, data), config.feather), size) > 0 for record in data]
+    items: list[Item] = []
+    moved = []
+    for turn in range(8) if config.symmetries else (0,):
+        for i, record in enumerate(data):
+            item = Item(pairs.image(i), pairs.mask(i), grammar, record.label, record.caption)
+            items += symmetries(item, (turn,))
+            moved.append(turned(holes[i].view(np.uint8), turn) > 0)
+    images = np.stack([item.image for item in items])
+    bank = build_bank(foundation, items, cache)
+    return TrainingSet(images, np.stack(moved), bank, data.classes, grammar, count_words(grammar, pairs))
+
+
+def _check_grammar(foundation: Foundation, grammar: Grammar) -> None:
+    """Refuse a grammar whose sentences the foundation cannot read, as far as they can be known beforehand."""
+    if vocabulary := foundation.card.get("vocabulary"):
+        unknown = ", ".join(map(repr, sorted(grammar.vocabulary.difference(vocabulary))))
+        if unknown:
+            raise InputError(f"grammar {grammar.name}: {foundation.source} does not know {unknown}; use other words")
+    longest = {name: max(choices(slot), key=len, default="") for name, slot in grammar.slots.items()}
+    foundation.check_lengths([grammar.empty, grammar.unknown, grammar.compose({**grammar.defaults, **longest})])
+
+
+def _loop(config: InpaintConfig) -> LoopConfig:
+    return LoopConfig(
+        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
+        ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
+        validation_steps=config.validation_steps, max_grad_norm=config.max_grad_norm, optimizer=config.optimizer,
+    )  # fmt: skip
