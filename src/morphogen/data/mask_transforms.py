@@ -23,8 +23,10 @@ _SHIFT = 0.25
 """Largest shift, relative to the side of the image."""
 _ANGLE = 45.0
 """Largest rotation, in degrees."""
-_SCALE = 1.4
-"""Lengths are scaled by a factor between 1 / _SCALE and _SCALE, uniform in its logarithm."""
+SCALE = 1.4
+"""Lengths are scaled by a factor between 1 / SCALE and SCALE, uniform in its logarithm."""
+SCALING = ("scale", "random", "all")
+"""Transforms that scale."""
 _CELLS = 4
 """Lattice cells of the elastic displacement along each side."""
 _ELASTIC = 0.04
@@ -41,7 +43,7 @@ def transform_mask(mask: np.ndarray, name: str, seed: int) -> tuple[np.ndarray, 
     """Transform a label map for sampling; a pure function of its arguments.
 
     Every connected part of every label is kept, wholly inside the frame unless the frame cut it before; label ids are
-    kept; areas change as `scale` says, up to rounding (``elastic``: by at most a quarter).
+    kept; areas change as `scale` says, up to rounding (``elastic`` and ``all``: by at most a quarter).
 
     Args:
         mask: (H, W) integer label map, 0 is the background.
@@ -51,7 +53,7 @@ def transform_mask(mask: np.ndarray, name: str, seed: int) -> tuple[np.ndarray, 
     Returns:
         (H, W) label map of the same dtype, and the JSON-ready parameters ``name``, ``version`` and what was drawn:
         ``flip`` [vertical, horizontal], then ``scale``, ``angle`` (degrees) and ``shift`` [rows, columns] in px, or
-        ``amplitude`` in px.
+        ``amplitude`` in px, or (``all``) both.
 
     Raises:
         InputError: Unknown name, or not a 2D integer map.
@@ -72,7 +74,7 @@ def transform_mask(mask: np.ndarray, name: str, seed: int) -> tuple[np.ndarray, 
 def _draw_flip(rng: np.random.Generator, name: str) -> list[bool]:
     if name == "flip":
         return [[True, False], [False, True], [True, True]][int(rng.integers(3))]
-    return [bool(side) for side in rng.integers(0, 2, 2)] if name == "random" else [False, False]
+    return [bool(side) for side in rng.integers(0, 2, 2)] if name in ("random", "all") else [False, False]
 
 
 def _keep(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Params]:
@@ -88,7 +90,7 @@ def _affine(kinds: Sequence[str]) -> Callable[[np.ndarray, np.random.Generator],
         ]
 
         def attempt(strength: float) -> _Attempt | None:
-            factor, degrees = _SCALE ** (strength * scale), strength * _ANGLE * angle
+            factor, degrees = SCALE ** (strength * scale), strength * _ANGLE * angle
             return _place(mask, factor, degrees, strength * _SHIFT * np.array([row, column]))
 
         return _first_that_holds(mask, attempt, _AREA_TOLERANCE)
@@ -141,6 +143,13 @@ def _elastic(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Pa
     return _first_that_holds(mask, attempt, _ELASTIC_TOLERANCE)
 
 
+def _all(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Params]:
+    """Scale, rotate and shift, then bend."""
+    moved, numbers = MASK_TRANSFORMS["random"](mask, rng)
+    bent, bend = _elastic(moved, rng)
+    return bent, {**numbers, **bend}
+
+
 def _first_that_holds(
     mask: np.ndarray, attempt: Callable[[float], _Attempt | None], tolerance: float
 ) -> tuple[np.ndarray, Params]:
@@ -190,5 +199,6 @@ MASK_TRANSFORMS: dict[str, Callable[[np.ndarray, np.random.Generator], tuple[np.
     "scale": _affine(("scale",)),
     "elastic": _elastic,
     "random": _affine(("scale", "rotate", "shift")),
+    "all": _all,
 }
-"""By name; ``random`` is the composition of flip, scale, rotate and shift."""
+"""By name; ``random`` is the composition of flip, scale, rotate and shift, ``all`` that of ``random`` and elastic."""

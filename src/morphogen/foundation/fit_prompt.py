@@ -60,6 +60,18 @@ def noise_errors(foundation: Foundation, x: Tensor) -> dict[str, float]:
     return errors
 
 
+def pick_grammar(foundation: Foundation, pairs: Pairs) -> Grammar:
+    """The grammar of the kind of images that the foundation takes these for; ``generic`` without a closed vocabulary.
+
+    Args:
+        foundation: Judges the fit, as in `best_prompt`.
+        pairs: The images; a sample of 24 is looked at.
+    """
+    said = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), LOOKED_AT)))))
+    known = map(Grammar.load, grammars())
+    return next((grammar for grammar in known if said in label_captions([grammar])), Grammar.load("generic"))
+
+
 def is_far(foundation: Foundation, pairs: Pairs) -> bool:
     """Whether the images are far from those that the foundation was made of.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from morphogen.data.masks import load_mask, resize_labels
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.sampling.jobs import Job
-from morphogen.training.rng import seed_of
+from morphogen.training.rng import numpy_rng, seed_of
 
 BINARY = ("background", "lesion")
 
@@ -100,12 +100,12 @@ def plan_jobs(
         job_seed = seed_of(seed, id_)
         mask, params = transform_mask(load_mask(record, masks.mask_values), transform, job_seed)
         mask = mask if size is None else resize_labels(mask, (size, size)).astype(np.int64)
-        return Job(id_, job_seed, mask, record, prompts[index % len(prompts)], dict(params))
+        return Job(id_, job_seed, mask, record, prompts[index % len(prompts)], params=dict(params))
 
     facts = [
         ids,
         masks.classes,
-        _content(records),
+        content_of(records),
         sorted(masks.mask_values.items()),
         transform,
         MASK_VERSION,
@@ -114,6 +114,40 @@ def plan_jobs(
         size,
     ]
     return Plan(ids, make, masks.classes, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def cyclic(count: int, n: int, seed: int) -> list[tuple[int, int]]:
+    """`n` draws from `count` masks: all of them in a seeded order, and again from the start.
+
+    Returns:
+        (index of the mask, copy) of every draw; the first k are the same for every n >= k.
+    """
+    order = numpy_rng(seed, "order of masks").permutation(count).tolist()
+    return [(order[draw % count], draw // count) for draw in range(n)]
+
+
+def plan_cycle(
+    masks: Dataset, n: int, transform: str, seed: int, prompt: str | None = None, size: int | None = None
+) -> Plan:
+    """Plan `n` pairs for the masks in turn (`cyclic`); each is the pair that `plan_jobs` plans under its id.
+
+    Args:
+        masks: Records without a mask are passed over.
+        n: Pairs, at least 1.
+        transform: Name of a mask transform (`morphogen.data.mask_transforms`).
+        seed: Seed of the run.
+        prompt: One text for all jobs.
+        size: Side length in pixels; None keeps the native size.
+
+    Raises:
+        InputError: Nothing is annotated, the transform is unknown, or `n` is below 1.
+    """
+    count = len(masks.annotated)
+    copies = -(-n // max(count, 1))
+    every = plan_jobs(masks, copies, transform, seed, prompt, size)
+    positions = [index * copies + copy for index, copy in cyclic(count, n, seed)]
+    digest = hashlib.sha256(json.dumps([every.digest, positions]).encode()).hexdigest()
+    return Plan([every.ids[p] for p in positions], lambda i: every[positions[i]], masks.classes, digest)
 
 
 def plan_prompts(prompts: Sequence[str], per_prompt: int, seed: int, classes: Sequence[str] = BINARY) -> Plan:
@@ -157,14 +191,15 @@ def _check_ids(ids: Sequence[str]) -> None:
         raise InputError(f"{twice}: two pairs have this id; rename one of the records")
 
 
-def _content(records: Sequence[Record]) -> list[Any]:
-    """What the masks hold, each file hashed once (slices of one volume share it)."""
+def content_of(records: Sequence[Record], part: Literal["mask", "image"] = "mask") -> list[Any]:
+    """What the masks (or images) hold, each file hashed once (slices of one volume share it)."""
     hashes: dict[Path, str] = {}
     content: list[Any] = []
     for record in records:
-        if record.mask is None:
+        path = record.mask if part == "mask" else record.image
+        if path is None:
             continue
-        if record.mask not in hashes:
-            hashes[record.mask] = hashlib.sha256(record.mask.read_bytes()).hexdigest()
-        content.append([hashes[record.mask], record.plane])
+        if path not in hashes:
+            hashes[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+        content.append([hashes[path], record.plane])
     return content

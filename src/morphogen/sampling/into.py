@@ -1,0 +1,135 @@
+"""The plan of pairs that are painted into normal images: which lesion, in which image, where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from morphogen.data.field_of_view import field_of_view
+from morphogen.data.images import is_volume, load_rgb
+from morphogen.data.mask_transforms import MASK_TRANSFORMS
+from morphogen.data.mask_transforms import VERSION as MASK_VERSION
+from morphogen.data.mask_words import AREA_BINS, area_bin
+from morphogen.data.masks import load_mask
+from morphogen.data.placement import VERSION as PLACEMENT_VERSION
+from morphogen.data.placement import place_mask
+from morphogen.data.records import Dataset, Record
+from morphogen.errors import InputError
+from morphogen.sampling.jobs import Job
+from morphogen.sampling.plan import Plan, content_of, cyclic
+from morphogen.training.rng import numpy_rng, seed_of
+
+AREAS = ("own", "even")
+"""own: lesions as large as the masks are; even: small, medium and large ones in turn."""
+
+
+def plan_into(
+    masks: Dataset,
+    normals: Dataset,
+    n: int,
+    transform: str,
+    seed: int,
+    prompt: str | Sequence[str] | None = None,
+    areas: str = "own",
+) -> Plan:
+    """Plan `n` pairs, each a lesion of `masks` laid into an image of `normals`.
+
+    The masks are taken in an order that the seed shuffles, over and over, so the first k jobs are the same for every n.
+    The job of id ``{mask id}_{copy:02d}`` has the seed ``seed_of(seed, id)``, which draws the normal image (not the one
+    that was made of the mask's own image, where there is another), the transform and the place. ``params`` holds what
+    was done to the mask (`morphogen.data.placement`), ``normal`` {id, source}, ``area`` (share of the frame) and
+    ``area_bin``; with areas "even" also ``area_asked``.
+
+    Args:
+        masks: Records without a mask, and slices of a volume without a lesion, are passed over.
+        normals: Images without a lesion, of any size.
+        n: Pairs, at least 1.
+        transform: Name of a mask transform.
+        seed: Seed of the run.
+        prompt: One text for all jobs, or several which the jobs take in turn.
+        areas: One of `AREAS`; a lesion is scaled by at most 3 to fall into the bin that is its turn.
+
+    Raises:
+        InputError: There is no mask or no normal image, a mask is empty, or an option is out of range.
+    """
+    _check(masks, normals, n, transform, areas)
+    records = _with_lesions(masks)
+    turns = cyclic(len(records), n, seed)
+    ids = [f"{records[position].id}_{copy:02d}" for position, copy in turns]
+    prompts = [prompt] if prompt is None or isinstance(prompt, str) else list(prompt)
+
+    def make(index: int) -> Job:
+        position, copy = turns[index]
+        record, job_seed = records[position], seed_of(seed, ids[index])
+        normal = _normal_for(record, normals, job_seed)
+        image = load_rgb(normal)
+        # One more for every copy, so that a mask does not get the same bin each time.
+        area = None if areas == "own" else list(AREA_BINS)[(index + copy) % len(AREA_BINS)]
+        mask = load_mask(record, masks.mask_values)
+        try:
+            placed, params = place_mask(mask, field_of_view(image), transform, job_seed, _own_field(record, mask), area)
+        except InputError as error:
+            raise InputError(f"{normal.image}: {error}") from error
+        params |= {"normal": {"id": normal.id, "source": source_of(normal)}, "area_bin": area_bin(placed)}
+        params |= {"area": float(np.mean(placed > 0))} | ({} if area is None else {"area_asked": area})
+        return Job(ids[index], job_seed, placed, record, prompts[index % len(prompts)], image=image, params=params)
+
+    facts = [
+        [ids, masks.classes, sorted(masks.mask_values.items()), transform, seed, prompts, areas],
+        [MASK_VERSION, PLACEMENT_VERSION],
+        [content_of(records), content_of(records, "image"), content_of(normals.records, "image")],
+        [[normal.id, source_of(normal)] for normal in normals],
+    ]
+    return Plan(ids, make, masks.classes, hashlib.sha256(json.dumps(facts).encode()).hexdigest())
+
+
+def source_of(normal: Record) -> str:
+    """Where a normal image comes from: ``folder``; of the training images ``removed``, ``regions``, ``lesion-free``."""
+    return str((normal.origin or {}).get("source", "folder"))
+
+
+def _check(masks: Dataset, normals: Dataset, n: int, transform: str, areas: str) -> None:
+    if not len(masks.annotated):
+        raise InputError(f"{masks.root}: holds no masks; give a folder with masks to sample for")
+    if not len(normals):
+        raise InputError(f"{normals.root}: holds no images; give a folder with images to paint into")
+    if n < 1:
+        raise InputError(f"{masks.root}: {n} pairs are asked for; ask for 1 or more")
+    if transform not in MASK_TRANSFORMS:
+        raise InputError(f"--mask-transform: {transform!r} is none of {', '.join(MASK_TRANSFORMS)}; choose one of them")
+    if areas not in AREAS:
+        raise InputError(f"--areas: {areas!r} is none of {', '.join(AREAS)}; choose one of them")
+
+
+def _with_lesions(masks: Dataset) -> list[Record]:
+    """The records whose mask holds a lesion.
+
+    Raises:
+        InputError: A mask file is empty, or no slice of the volumes holds anything.
+    """
+    found = []
+    for record in masks.annotated:
+        if bool((load_mask(record, masks.mask_values) > 0).any()):
+            found.append(record)
+        elif record.mask is not None and not is_volume(record.mask):
+            raise InputError(f"{record.mask}: is empty, so there is nothing to paint; leave this mask out")
+    if not found:
+        raise InputError(f"{masks.root}: no slice of it holds a lesion; give masks to paint")
+    return found
+
+
+def _normal_for(record: Record, normals: Dataset, seed: int) -> Record:
+    """A normal image, drawn by the seed; one that the mask's own image was made into only where there is no other."""
+    others = [normal for normal in normals if (normal.origin or {}).get("image") != record.id] or list(normals)
+    return others[int(numpy_rng(seed, "normal").integers(len(others)))]
+
+
+def _own_field(record: Record, mask: np.ndarray) -> np.ndarray | None:
+    """Field of view of the image that a mask was drawn on, where there is such an image."""
+    if record.image == record.mask:
+        return None
+    field = field_of_view(load_rgb(record))
+    return field if field.shape == mask.shape else None
