@@ -256,9 +256,11 @@ def test_gates_that_leave_nothing_drop_nothing(real: Path, tmp_path: Path, capsy
 
 
 BAD = {
-    "--gates blurr": "--gates blurr: is not known; choose from adherence, copies, blur, saturation",
+    "--gates blurr": "--gates blurr: is not known; choose from adherence, agreement, copies, blur,",
     "--drop": "name some with --gates",
-    "--gates adherence": "goes with --segmenter RUN",
+    "--gates adherence": "--gates adherence: goes with --segmenter RUN",
+    "--gates blur agreement": "--gates agreement: goes with --segmenter RUN",
+    "--gates drawn": "states no 'drawn' in manifest.jsonl, as generators that paint into images do; leave that",
     "--segmenter {real}": "goes with --segmenter RUN",
     "--features vgg99": "is not an extractor",
     "--out {real}/no/x.html": "its folder does not exist",
@@ -307,5 +309,5 @@ def test_without_inception_the_result_says_so(syn: Path, real: Path, monkeypatch
 
 def test_masks_that_the_gate_needs(syn: Path, real: Path, red: None, tmp_path: Path) -> None:
     (syn / "masks" / "s050.png").unlink()
-    with pytest.raises(InputError, match="has no mask, which the gate adherence compares"):
+    with pytest.raises(InputError, match="has no mask, which the gates adherence and agreement compare"):
         audit(syn, real, gates=("adherence",), segmenter=tmp_path)

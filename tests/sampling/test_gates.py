@@ -15,14 +15,18 @@ from morphogen.data.phantoms import phantom
 from morphogen.errors import InputError
 from morphogen.sampling.gates import (
     GATES,
+    RECORDED,
     SCORES,
+    SEGMENTED,
     Limit,
     clipped,
     colourfulness,
     dice_score,
     judge,
+    overlap_scores,
     picture_scores,
     read_summary,
+    recorded_scores,
     sharpness,
     write_verdicts,
 )
@@ -132,7 +136,7 @@ def test_a_planted_bad_picture_is_rejected_and_new_good_ones_pass(kind: str) -> 
 def test_only_the_scores_of_the_gates_are_taken() -> None:
     assert set(picture_scores(IMAGES[:1], ["saturation", "copies"])) == {"clipped", "colourfulness"}
     assert picture_scores(iter(IMAGES[:1]), ["adherence"]) == {}
-    assert set(GATES) == {"adherence", "copies", "blur", "saturation"}
+    assert set(GATES) == {"adherence", "agreement", "copies", "blur", "saturation", "drawn", "untouched"}
 
 
 def test_all_gates_that_failed_are_named_in_their_order() -> None:
@@ -199,4 +203,44 @@ def test_verdicts_need_a_finished_manifest(sampled: Path, tmp_path: Path) -> Non
 
 
 def test_every_score_belongs_to_a_gate_and_bounds_something() -> None:
-    assert all(score.gate in GATES and (score.low, score.high) != (None, None) for score in SCORES.values())
+    for score in SCORES.values():
+        assert score.gate in GATES
+        assert {score.low, score.high, score.least, score.most} != {None}
+    assert {SCORES[name].gate: name for name in (*SEGMENTED.values(), *RECORDED.values())} == SEGMENTED | RECORDED
+
+
+def test_iou_is_the_mean_over_foreground_classes() -> None:
+    mask = np.array([[0, 1, 1], [0, 2, 2]])
+    label = np.array([[0, 1, 0], [0, 2, 2]])
+    found = overlap_scores(label, mask, 3)
+    assert found["iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert found["dice"] == dice_score(label, mask, 3)
+
+
+@pytest.mark.parametrize("values", [np.linspace(0.1, 0.9, 9), np.linspace(0.7, 1.0, 9)])
+def test_the_window_of_agreement_opens_at_half_or_where_the_segmenter_itself_is_worse(values: np.ndarray) -> None:
+    limit = Limit.of("iou", values)
+    assert (limit.low, limit.high) == (min(0.5, float(np.percentile(values, 10))), 0.95)
+    assert limit.passes(0.95)
+    assert not limit.passes(0.951)
+    assert not limit.passes(limit.low - 1e-9)
+
+
+def test_something_was_drawn_and_nothing_was_touched() -> None:
+    drawn, outside = Limit.fixed("drawn"), Limit.fixed("outside")
+    assert [drawn.passes(value) for value in (float("nan"), 0.2, 1.0, 1.001, 8.0)] == [False, False, False, True, True]
+    assert [outside.passes(value) for value in (0.0, 1.0, 0.004)] == [True, False, False]
+    verdicts = judge(
+        ("drawn", "untouched"), [drawn, outside], ["a", "b"], {"drawn": [3.0, 1.0], "outside": [1, 0]}, ["r"]
+    )
+    assert verdicts.dropped == {"a": ["untouched"], "b": ["drawn"]}
+    assert json.loads(json.dumps(verdicts.summary()))["limits"][0]["n"] == 0
+
+
+def test_recorded_scores_are_those_of_the_manifest_and_must_be_there(tmp_path: Path) -> None:
+    rows = {"a": {"origin": {"drawn": 2.5, "outside": 0}}, "b": {"origin": {"outside": 1}}, "c": {}}
+    assert recorded_scores(rows, ["b", "a"], ["untouched", "blur"], tmp_path) == {"outside": [1.0, 0.0]}
+    assert recorded_scores(rows, ["c"], ["blur"], tmp_path) == {}
+    for id_ in ("b", "c", "unknown"):
+        with pytest.raises(InputError, match=rf"--gates drawn: .*: {id_} states no 'drawn' .*; leave that gate out"):
+            recorded_scores(rows, [id_], ["drawn"], tmp_path)

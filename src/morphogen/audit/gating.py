@@ -16,7 +16,16 @@ from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.pictures import Size, pictures
 from morphogen.progress import track
-from morphogen.sampling.gates import Limit, Verdicts, dice_score, judge, picture_scores
+from morphogen.sampling.gates import (
+    SEGMENTED,
+    Limit,
+    Verdicts,
+    judge,
+    overlap_scores,
+    picture_scores,
+    recorded_scores,
+)
+from morphogen.sampling.manifest import read_rows
 
 Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 """Images (H, W, 3) uint8 -> label maps (H, W) at their native size."""
@@ -37,15 +46,15 @@ def judge_folder(
         material: The images; limits are set by ``train``.
         size: (height, width) at which blur and saturation are measured: that of the synthetic images.
         pairs: Of the memorisation audit.
-        predict: A segmenter, for ``adherence``.
+        predict: A segmenter, for ``adherence`` and ``agreement``.
         mask_values: What the raw mask values mean, where that is not clear.
 
     Raises:
-        InputError: A mask is missing or cannot be read.
+        InputError: A mask is missing or cannot be read, or a pair lacks the score of a gate.
     """
     synthetic, train = material.synthetic, material.train
-    scores: dict[str, Any] = {}
-    limits: list[Limit] = []
+    scores: dict[str, Any] = {**recorded_scores(read_rows(synthetic.root), synthetic.ids, gates, synthetic.root)}
+    limits = [Limit.fixed(name) for name in scores]
     if {"blur", "saturation"} & {*gates}:
         ours, theirs = (
             picture_scores(track(pictures(list(some), size), f"{what} pictures", len(some)), gates)
@@ -57,25 +66,29 @@ def judge_folder(
         nearness = {pair["id"]: pair["nearness"] for pair in pairs}
         scores["nearness"] = [nearness[i] for i in synthetic.ids]
         limits.append(Limit.of_copies(len(train)))
-    if "adherence" in gates and predict is not None:
-        scores["dice"] = _dices(predict, synthetic, mask_values)
-        limits.append(Limit.of("dice", _dices(predict, train, mask_values)))
+    if (wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]) and predict is not None:
+        ours, theirs = (_overlaps(predict, some, mask_values) for some in (synthetic, train))
+        scores |= {name: ours[name] for name in wanted}
+        limits += [Limit.of(name, theirs[name]) for name in wanted]
     return judge(gates, limits, synthetic.ids, scores, train.ids)
 
 
-def _dices(predict: Predict, dataset: Dataset, mask_values: str | None) -> list[float]:
-    """Dice of every image against its mask, at the size of the file."""
+def _overlaps(predict: Predict, dataset: Dataset, mask_values: str | None) -> dict[str, list[float]]:
+    """``dice`` and ``iou`` of every image against its mask, at the size of the file."""
     for record in dataset:
         if record.mask is None:
-            raise InputError(f"{record.image}: has no mask, which the gate adherence compares; leave that gate out")
+            raise InputError(
+                f"{record.image}: has no mask, which the gates adherence and agreement compare; leave them out"
+            )
     rule = mask_rule(dataset.root, dataset.records, None if mask_values is None else parse_mask_values(mask_values))
     named = Dataset(dataset.name, dataset.root, dataset.records, rule.classes, rule.values)
-    n, values = len(rule.classes), []
+    n, values = len(rule.classes), dict[str, list[float]]({"dice": [], "iou": []})
     for record in track(named.records, f"segmenting {dataset.name}"):
         label = predict([load_rgb(record)])[0]
         if label.max() >= n:
             raise InputError(
                 f"{dataset.root}: has {n} classes, the segmenter paints more; take one trained on this data"
             )
-        values.append(dice_score(label, native_mask(record, named), n))
+        for name, value in overlap_scores(label, native_mask(record, named), n).items():
+            values[name].append(value)
     return values

@@ -46,11 +46,13 @@ class Audit(Verb):
     features: str = "auto"
     """Features beside pixels: inception or another extractor; none; or auto, inception where it is installed."""
     gates: tuple[str, ...] = ()
-    """Quality gates to judge by, any of adherence, copies, blur and saturation, with limits from the real images."""
+    """Quality gates to judge by, any of adherence, agreement, copies, blur and saturation, with limits from the real
+    images; of pairs that were painted into images also drawn and untouched."""
     segmenter: Path | None = None
-    """Run folder of the segmenter for the gate adherence; best one that was not trained on REAL."""
+    """Run folder of the segmenter for the gates adherence and agreement; best one that was not trained on REAL."""
     mask_values: str | None = None
-    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gate adherence; found where it is clear."""
+    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gates adherence and agreement; found where it
+    is clear."""
     drop: bool = False
     """Note in SYN's manifest.jsonl which pairs the gates drop, and why. They stay where they are; `train` and all else
     that reads the folder for use passes over them. Another --drop replaces the verdicts."""
@@ -94,19 +96,31 @@ class Audit(Verb):
         return None
 
     def _check_options(self) -> None:
-        from morphogen.sampling.gates import GATES
+        from morphogen.sampling.gates import GATES, SEGMENTED
 
         for gate in self.gates:
             if gate not in GATES:
                 raise InputError(f"--gates {gate}: is not known; choose from {', '.join(GATES)}")
         if self.drop and not self.gates:
             raise InputError("--drop: notes the verdicts of gates, and none is named; name some with --gates")
-        if ("adherence" in self.gates) != (self.segmenter is not None):
+        segmented = [gate for gate in self.gates if gate in SEGMENTED]
+        if bool(segmented) != (self.segmenter is not None):
             raise InputError(
-                "--gates adherence: goes with --segmenter RUN, which finds the masks; give both or neither"
+                f"--gates {' '.join(segmented) or 'adherence'}: goes with --segmenter RUN, which finds the masks; give "
+                "both or neither"
             )
+        self._check_recorded()
         if self.drop and not (self.syn / "manifest.jsonl").is_file() and self.syn.is_dir():
             raise InputError(f"{self.syn}: holds no manifest.jsonl for --drop to note verdicts in; leave --drop out")
+
+    def _check_recorded(self) -> None:
+        """Find now, and not after the audit, that a gate's scores were never noted."""
+        from morphogen.sampling.gates import recorded_scores
+        from morphogen.sampling.manifest import read_rows
+
+        if self.syn.is_dir():
+            rows = read_rows(self.syn)
+            recorded_scores(rows, rows or ["the folder"], self.gates, self.syn)
 
     def _page(self) -> Path:
         folder = self.syn.resolve()

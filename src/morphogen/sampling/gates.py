@@ -3,9 +3,16 @@
 | gate | score | dropped |
 |---|---|---|
 | ``adherence`` | ``dice`` of a segmenter on the image against the mask that was asked for | below the 10th percentile |
+| ``agreement`` | ``iou`` of the same | below the 10th percentile or 0.5, whichever is less; above 0.95 |
 | ``copies`` | ``nearness`` to the nearest training image, in units of the audit's threshold | below 1 |
 | ``blur`` | ``sharpness``: variance of the Laplacian of the grey image | below the 1st percentile |
 | ``saturation`` | ``clipped``: share of pixels with a channel at 255 or all at 0; ``colourfulness`` | outside |
+| ``drawn`` | ``drawn``: change inside the mask, in units of what the autoencoder alone changes there | at 1 or below |
+| ``untouched`` | ``outside``: largest change of a pixel where nothing was to be painted | above 0 |
+
+``agreement``'s window is meant for lesions painted into images: a lesion that no segmenter finds was not painted, and
+one that it finds to the pixel is likely a copy (0.5 to 0.95 in SynDiff's follow-up). ``drawn`` and ``untouched`` are
+scores that a generator which paints into images notes with every pair (``origin`` in manifest.jsonl).
 
 Percentiles are those of the training images' own scores; nothing else is looked at. ``slack`` is what cannot be seen: a
 single clipped pixel is no fault where the training images have none.
@@ -18,6 +25,7 @@ dropped ones.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,34 +34,47 @@ from typing import Any
 
 import numpy as np
 
+from morphogen.data.picture_quality import clipped, colourfulness, sharpness
 from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
 from morphogen.files import write_json, write_text
-from morphogen.metrics.overlap import class_counts, dice_from_counts
-from morphogen.sampling.manifest import MERGED, read_rows
+from morphogen.metrics.overlap import class_counts, dice_from_counts, iou_from_counts
+from morphogen.sampling.manifest import MERGED, Row, read_rows
 
 RESULT = "gates.json"
-BRIGHT, DARK = 255, 0
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score and how training images limit it: percentiles for ``low`` and ``high``, None where all values pass."""
+    """One score and how training images limit it: percentiles for ``low`` and ``high``, None where all values pass.
+
+    ``least`` and ``most`` are limits whatever the training images say: the percentile counts where it is below
+    ``least``.
+    """
 
     gate: str
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     slack: float = 0.0
+    least: float | None = None
+    most: float | None = None
 
 
 SCORES: dict[str, Score] = {
     "dice": Score("adherence", 10, None),
+    "iou": Score("agreement", 10, None, least=0.5, most=0.95),
     "nearness": Score("copies", 1, None),
     "sharpness": Score("blur", 1, None),
     "clipped": Score("saturation", None, 99, 0.01),
     "colourfulness": Score("saturation", 1, 99, 1.0),
+    "drawn": Score("drawn", least=math.nextafter(1.0, 2.0)),  # more than 1
+    "outside": Score("untouched", most=0.0),
 }
 GATES = tuple(dict.fromkeys(score.gate for score in SCORES.values()))
+RECORDED = {"drawn": "drawn", "untouched": "outside"}
+"""Gate -> its score, which the generator notes with every pair."""
+SEGMENTED = {"adherence": "dice", "agreement": "iou"}
+"""Gate -> its score, which a segmenter gives."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +87,7 @@ class Limit:
         low: Lowest value that passes, or None.
         high: Highest value that passes, or None.
         percentiles: Those that `low` and `high` are.
-        n: Training images that they rest on.
+        n: Training images that they rest on; 0 for limits of their own.
     """
 
     score: str
@@ -88,7 +109,14 @@ class Limit:
             raise InputError(f"--gates {score.gate}: there are no training images to set its limit; leave it out")
         low = None if score.low is None else float(np.percentile(values, score.low)) - score.slack
         high = None if score.high is None else float(np.percentile(values, score.high)) + score.slack
-        return cls(name, score.gate, low, high, (score.low, score.high), len(values))
+        low = low if low is None or score.least is None else min(low, score.least)
+        return cls(name, score.gate, low, score.most if high is None else high, (score.low, score.high), len(values))
+
+    @classmethod
+    def fixed(cls, name: str) -> Limit:
+        """The limit of a score that no training image has."""
+        score = SCORES[name]
+        return cls(name, score.gate, score.least, score.most, (None, None), 0)
 
     @classmethod
     def of_copies(cls, n: int) -> Limit:
@@ -192,30 +220,6 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def sharpness(image: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey image (Pech-Pacheco et al., ICPR 2000); low where an image is blurred.
-
-    Args:
-        image: (H, W, 3) uint8.
-    """
-    from scipy.ndimage import laplace
-
-    grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
-    return float(laplace(grey, mode="reflect").var())
-
-
-def clipped(image: np.ndarray) -> float:
-    """Share of pixels of an (H, W, 3) uint8 image with some channel at 255, or all at 0."""
-    return float(((image >= BRIGHT).any(axis=2) | (image <= DARK).all(axis=2)).mean())
-
-
-def colourfulness(image: np.ndarray) -> float:
-    """How far an (H, W, 3) uint8 image is from grey, in grey levels: M of Hasler and Süsstrunk, 2003."""
-    r, g, b = np.moveaxis(image.astype(np.float64), 2, 0)
-    rg, yb = r - g, (r + g) / 2 - b
-    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
-
-
 PICTURE_SCORES: dict[str, Callable[[np.ndarray], float]] = {
     "sharpness": sharpness,
     "clipped": clipped,
@@ -233,6 +237,38 @@ def picture_scores(images: Iterable[np.ndarray], gates: Sequence[str]) -> dict[s
     return scores
 
 
+def recorded_scores(
+    rows: Mapping[str, Row], ids: Iterable[str], gates: Sequence[str], folder: Path
+) -> dict[str, list[float]]:
+    """The scores that the generator noted with its pairs, of those that these gates look at.
+
+    Args:
+        rows: Id -> row of manifest.jsonl.
+        ids: The pairs.
+        gates: Gates that were asked for.
+        folder: Where the pairs are, for the error.
+
+    Raises:
+        InputError: A pair has no such score.
+    """
+    wanted = {gate: RECORDED[gate] for gate in gates if gate in RECORDED}
+    found: dict[str, list[float]] = {score: [] for score in wanted.values()}
+    for id_ in ids if wanted else ():
+        origin = rows.get(id_, {}).get("origin") or {}
+        for gate, score in wanted.items():
+            if not isinstance(origin.get(score), int | float):
+                fault = f"{id_} states no {score!r} in manifest.jsonl, as generators that paint into images do"
+                raise InputError(f"--gates {gate}: {folder}: {fault}; leave that gate out")
+            found[score].append(float(origin[score]))
+    return found
+
+
+def overlap_scores(label: np.ndarray, mask: np.ndarray, n_classes: int) -> dict[str, float]:
+    """``dice`` and ``iou`` of a label map against the mask that was asked for, means over the foreground classes."""
+    counts = class_counts(label, mask, n_classes)[1:]
+    return {"dice": float(dice_from_counts(counts).mean()), "iou": float(iou_from_counts(counts).mean())}
+
+
 def dice_score(label: np.ndarray, mask: np.ndarray, n_classes: int) -> float:
     """Mean Dice over the foreground classes of one label map against the mask that was asked for."""
-    return float(dice_from_counts(class_counts(label, mask, n_classes)[1:]).mean())
+    return overlap_scores(label, mask, n_classes)["dice"]

@@ -122,10 +122,10 @@ class _Worker:
         for position, job, pair in zip(batch, jobs, pairs, strict=True):
             if position in missing:
                 _check(job, pair, len(self.plan.classes))
-                rows.append(self._write(job, pair))
+                rows.append(self._write(position, job, pair))
         manifest.append_rows(self.out / f"manifest-{self.worker}.jsonl", rows)
 
-    def _write(self, job: Job, pair: Pair) -> manifest.Row:
+    def _write(self, position: int, job: Job, pair: Pair) -> manifest.Row:
         pngs = {"image": manifest.encode_png(pair.image)}
         if pair.mask is not None:
             raw = np.array([int(value) for value in _mask_values(self.plan.classes)], dtype=np.uint8)
@@ -134,6 +134,7 @@ class _Worker:
             manifest.write_file(self.out / manifest.file_name(part, job.id), png)
         return {
             "id": job.id,
+            "position": position,
             "seed": job.seed,
             "source_mask": job.source.id if job.source is not None else None,
             "prompt": job.prompt,

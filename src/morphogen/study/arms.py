@@ -1,8 +1,17 @@
-"""The arms of a study: what each one trains on, and which arm it is compared with."""
+"""The arms of a study: what each one trains on, and which arm it is compared with.
+
+An arm with synthetic pairs may carry options in its name, as a judge does: ``syn-geo+n=100+text=none`` trains on the
+first 100 accepted pairs, sampled with ``text=none`` by the same generator as those of ``syn-geo``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from morphogen.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,8 @@ class Arm:
         augmentation: ``none`` or ``geometric``.
         control: The arm that it is compared with, or None for a baseline.
         network: Segmenter that takes the judge's place in this arm; its cells carry the judge's name.
+        n: Synthetic pairs, the first accepted ones in the order of the plan; None for all.
+        sampling: Further options as (option, word), sorted: those of the generator that are for sampling alone.
     """
 
     name: str
@@ -27,6 +38,13 @@ class Arm:
     augmentation: str = "geometric"
     control: str | None = "real-geo"
     network: str | None = None
+    n: int | None = None
+    sampling: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def base(self) -> str:
+        """Its name without options, which is in `ARMS`."""
+        return self.name.partition("+")[0]
 
 
 ARMS: dict[str, Arm] = {
@@ -47,3 +65,82 @@ ARMS: dict[str, Arm] = {
 
 DEFAULT_ARMS = ("real", "real-geo", "syn", "syn-geo", "duplicated")
 """`more-real` joins them where the data has enough annotated images outside the annotated ones of the study."""
+
+MAIN = "syn-geo"
+"""The arm that the verdict speaks of is the first one with this base."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sampling options beside the generator's own, as (option, value), sorted; none for the pairs as it makes them."""
+
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def of(self, label: str) -> str:
+        """Name of the folder of a repetition's pairs: ``fold0``, or ``fold0+text=none``."""
+        return "+".join([label, *(f"{option}={value}" for option, value in self.options)])
+
+
+OWN = Variant()
+"""The pairs as the generator makes them."""
+
+
+def arm(name: str) -> Arm:
+    """The arm of this name, with any options: ``syn-geo``, ``syn-geo+n=100+text=none``.
+
+    Whether the generator has these options is not looked at (`morphogen.study.synthesis.variant_of`).
+
+    Raises:
+        InputError: No such arm, an arm without synthetic pairs with options, or a word that is no option.
+    """
+    base, *words = name.split("+")
+    if base not in ARMS:
+        near = difflib.get_close_matches(base, ARMS, n=1)
+        raise InputError(f"--arms {base}: is not known; did you mean {near[0] if near else ', '.join(ARMS)}?")
+    found = ARMS[base]
+    if not words:
+        return found
+    if "synthetic" not in found.parts:
+        raise InputError(f"--arms {name}: {base} has no synthetic pairs, so no options; write {base}")
+    options: dict[str, str] = {}
+    for word in words:
+        option, sign, value = word.partition("=")
+        if not (option and sign and value):
+            raise InputError(f"--arms {name}: {word!r} is not option=value; write for example {base}+n=100")
+        if (option := option.replace("-", "_")) in options:
+            raise InputError(f"--arms {name}: gives {option} twice; give it once")
+        options[option] = value
+    stated = [f"the first {options['n']} accepted pairs"] if "n" in options else []
+    n = _count(name, options.pop("n", None))
+    sampling = tuple(sorted(options.items()))
+    stated += [f"{option} {value}" for option, value in sampling]
+    return replace(found, name=name, summary="; ".join([found.summary, *stated]), n=n, sampling=sampling)
+
+
+def find(name: str) -> Arm | None:
+    """As `arm`, None where there is no such arm: cells may come from elsewhere."""
+    try:
+        return arm(name)
+    except InputError:
+        return None
+
+
+def place(name: str) -> tuple[Any, ...]:
+    """Sorts arms: as in the table, an arm's variants after it, by their sampling options, then by their number."""
+    found = find(name)
+    if found is None:
+        return len(ARMS), (), 0, name
+    return list(ARMS).index(found.base), found.sampling, found.n or 0, name
+
+
+def lead(arms: Iterable[str]) -> str:
+    """The arm that the verdict speaks of: the first one whose base is `MAIN`, and `MAIN` where there is none."""
+    return next((name for name in arms if name.partition("+")[0] == MAIN), MAIN)
+
+
+def _count(name: str, word: str | None) -> int | None:
+    if word is None:
+        return None
+    if not (word.isascii() and word.isdigit() and int(word)):
+        raise InputError(f"--arms {name}: n takes a whole number from 1 on, not {word!r}; write for example n=100")
+    return int(word)

@@ -17,6 +17,7 @@ from morphogen.audit.nearest import ImageSet as Audited
 from morphogen.data.duplicates import grey_thumbnail
 from morphogen.errors import InputError
 from morphogen.progress import say
+from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import AUDIT, Bench
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.splits import Repetition
@@ -31,7 +32,9 @@ MOST_GROUPS = 24
 """Groups of duplicates that are kept."""
 
 
-def audits(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet], picture: Path) -> dict[str, Any]:
+def audits(
+    bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet], picture: Path, variant: Variant = OWN
+) -> dict[str, Any]:
     """All audits of one repetition.
 
     Args:
@@ -39,6 +42,7 @@ def audits(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet], p
         repetition: Whose images.
         sets: ``synthetic``, ``train`` and ``held_out`` of `morphogen.study.quality.image_sets`.
         picture: Where the closest pairs are drawn.
+        variant: How the synthetic ones were sampled.
 
     Returns:
         ``memorisation`` (empty where the training images do not differ), ``leakage`` and ``duplicates``.
@@ -49,7 +53,7 @@ def audits(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet], p
     twins = duplicates(synthetic.ids, synthetic.thumbnails, audited(sets["train"]).thumbnails)
     return {
         "memorisation": copies(bench, repetition, sets, picture),
-        "leakage": leaks(bench, repetition, synthetic),
+        "leakage": leaks(bench, repetition, synthetic, variant),
         "duplicates": {**twins, "groups": twins["groups"][:MOST_GROUPS]},
     }
 
@@ -82,7 +86,7 @@ def copies(bench: Bench, repetition: Repetition, sets: Mapping[str, ImageSet], p
     return {**found, "pairs": found["pairs"][:MOST_PAIRS]}
 
 
-def leaks(bench: Bench, repetition: Repetition, synthetic: Audited) -> dict[str, Any]:
+def leaks(bench: Bench, repetition: Repetition, synthetic: Audited, variant: Variant = OWN) -> dict[str, Any]:
     """Whether the test part was used: by the synthetic pairs, by the generator, by its foundation, by a sibling."""
     from morphogen.audit.parts import Origin, Part, leakage, recorded_ids
 
@@ -96,5 +100,5 @@ def leaks(bench: Bench, repetition: Repetition, synthetic: Audited) -> dict[str,
     learnt = recorded_ids(generator_run(bench, repetition)) or repetition.train
     founded = uses_foundation(bench.config)
     card = foundation_card(bench.config) if founded else None
-    origin = Origin(synthetic_rows(bench, repetition), learnt, card, founded)
+    origin = Origin(synthetic_rows(bench, repetition, variant), learnt, card, founded)
     return leakage(synthetic, origin, train, [validation, rest], (part("test", repetition.test), test))

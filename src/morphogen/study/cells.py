@@ -14,13 +14,13 @@ from morphogen.data.images import load_rgb
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.files import write_json
 from morphogen.metrics.masks import score_masks
-from morphogen.study.arms import ARMS
+from morphogen.study.arms import arm
 from morphogen.study.bench import Bench
 from morphogen.study.gating import kept_pairs
 from morphogen.study.locks import lock
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import architecture_of, autoencoded_pairs
+from morphogen.study.synthesis import architecture_of, autoencoded_pairs, variant_of
 
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
@@ -98,15 +98,15 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
 
 def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]:
     """What to train, its synthetic pairs made, and how many of these it trains on."""
-    config, repetition, arm = bench.config, training.repetition, ARMS[training.arm]
-    network = (arm.network or training.judge).partition("+")[0]
-    parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(arm.parts)}
+    config, repetition, ours = bench.config, training.repetition, arm(training.arm)
+    network = (ours.network or training.judge).partition("+")[0]
+    parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(ours.parts)}
     job = JudgeRun(
         judge=network,
-        architecture=architecture_of(arm.network or training.judge, config),
-        train=[parts[part] for part in arm.parts],
+        architecture=architecture_of(ours.network or training.judge, config),
+        train=[parts[part] for part in ours.parts],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
-        augmentation=arm.augmentation,
+        augmentation=ours.augmentation,
         steps=config.steps,
         batch=config.train_batch_size,
         seed=repetition.seed,
@@ -119,7 +119,8 @@ def _source(bench: Bench, training: Training, part: str, tools: Tools) -> PairSo
     """The training pairs of one part of an arm, at working resolution."""
     repetition, resolution = training.repetition, bench.config.resolution
     if part == "synthetic":
-        return Pairs(kept_pairs(bench, repetition, tools), resolution)
+        ours = arm(training.arm)
+        return Pairs(kept_pairs(bench, repetition, tools, variant_of(bench.config, ours), ours.n), resolution)
     if part == "autoencoded":
         return autoencoded_pairs(bench, repetition)
     ids = {"real": repetition.train, "extra": repetition.extra}[part]

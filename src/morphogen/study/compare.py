@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from morphogen.errors import InputError
-from morphogen.study.arms import ARMS
+from morphogen.study.arms import find, lead, place
 from morphogen.study.stats import (
     Estimate,
     Repetition,
@@ -94,22 +94,41 @@ class Comparison:
             "n_images": found.n_images,
             "n_subjects": found.n_subjects,
             "repetitions": found.n_repetitions,
+            "exploratory": group.exploratory(self.arm),
         }
 
 
 @dataclass(frozen=True)
 class Group:
-    """The cells that may be compared: one judge, one test set, one number of annotated pairs (None: all there are)."""
+    """The cells that may be compared: one judge, one test set, one number of annotated pairs (None: all there are).
+
+    `planned` is the number of repetitions that the study has, 0 where nobody says, and `stated` its arms in the order
+    in which it names them, so far as that is known.
+    """
 
     judge: str
     test_set: str
     n_annotated: int | None
     cells: tuple[Cell, ...]
+    planned: int = 0
+    stated: tuple[str, ...] = ()
+
+    @property
+    def lead(self) -> str:
+        """The arm that a verdict on this group speaks of."""
+        return lead((*self.stated, *self.arms))
+
+    def exploratory(self, arm: str) -> str | None:
+        """``exploratory (1 of 5 repetitions)`` where the arm has one alone, or fewer than the arms of the verdict."""
+        runs = {name: len(self.runs(name)) for name in self.arms}
+        total, headline = max(self.planned, *runs.values()), runs.get(self.lead, max(runs.values()))
+        few = runs[arm] < headline or runs[arm] == 1
+        return f"exploratory ({runs[arm]} of {total} repetitions)" if few and runs[arm] < total else None
 
     @property
     def arms(self) -> list[str]:
         """The arms that have a cell here, in the order of the table of arms."""
-        return sorted({cell.arm for cell in self.cells}, key=_arm_order)
+        return sorted({cell.arm for cell in self.cells}, key=place)
 
     @property
     def repetitions(self) -> list[tuple[int, int]]:
@@ -145,7 +164,8 @@ class Group:
             ) from None
 
     def _compare(self, arm: str, metric: str) -> Comparison | None:
-        control = ARMS[arm].control if arm in ARMS else "real-geo"
+        known = find(arm)
+        control = known.control if known else "real-geo"
         ours, theirs = self.runs(arm), self.runs(control) if control else {}
         matched = sorted(ours.keys() & theirs.keys())
         if control is None or not matched:
@@ -162,11 +182,16 @@ class Group:
         return Comparison(arm, control, metric, found, p, p, means, per_run)
 
 
-def group_cells(cells: Sequence[Cell]) -> list[Group]:
+def group_cells(cells: Sequence[Cell], planned: int = 0, stated: Sequence[str] = ()) -> list[Group]:
     """Sort cells into groups that may be compared.
 
     A study on all its annotated pairs has folds of slightly different sizes: where no repetition of an arm occurs with
     two sizes, the size is no variable of the study and all folds are one group.
+
+    Args:
+        cells: The cells.
+        planned: As in `Group`.
+        stated: As in `Group`.
 
     Raises:
         InputError: Two cells of one group were made by different recipes or splits, or are the same cell twice.
@@ -184,7 +209,8 @@ def group_cells(cells: Sequence[Cell]) -> list[Group]:
     for group in members.values():
         _one_study(group)
     order = sorted(members, key=lambda key: (key[0], key[1], key[2] is None, key[2] or 0))
-    return [Group(judge, test_set, n, tuple(members[judge, test_set, n])) for judge, test_set, n in order]
+    told = planned, tuple(stated)
+    return [Group(judge, test_set, n, tuple(members[judge, test_set, n]), *told) for judge, test_set, n in order]
 
 
 def _one_study(cells: Sequence[Cell]) -> None:
@@ -210,8 +236,3 @@ def _same_images(ours: Cell, theirs: Cell) -> None:
 def _with_holm(comparisons: list[Comparison]) -> list[Comparison]:
     adjusted = holm([c.p for c in comparisons])
     return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted, strict=True)]
-
-
-def _arm_order(arm: str) -> tuple[int, str]:
-    names = list(ARMS)
-    return (names.index(arm) if arm in names else len(names), arm)

@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from morphogen.data.images import load_rgb
 from morphogen.foundation.adapt import AdaptConfig
-from morphogen.study.arms import ARMS
+from morphogen.sampling.gates import SEGMENTED
+from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.plan import Training
 from morphogen.study.recipe import StudyConfig
-from morphogen.study.synthesis import generator_config
+from morphogen.study.synthesis import candidates, generator_config, paints_into_images, variant_of
 
 ROWS = 16
 """Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
@@ -54,14 +56,29 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     judge = _seconds_so_far(bench) or SECONDS_A_STEP * scale * config.steps
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
     painted = {"synthetic", "autoencoded"}
-    repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*ARMS[t.arm].parts}}
-    pairs = sum(config.per_mask * len(r.train) for r in repetitions.values())
+    repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*arm(t.arm).parts}}
+    sampled = {label: len(_sampled(config, label, todo)) for label in repetitions}
+    pairs = sum(sampled[label] * candidates(config, r) for label, r in repetitions.items())
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     seconds += len(repetitions) * (_generator_seconds(config) * area + judge + SECONDS_OF_QUALITY)
-    gates = judge * ("adherence" in config.gates) + SECONDS_OF_COPIES * ("copies" in config.gates)
+    gates = judge * bool({*SEGMENTED} & {*config.gates}) + SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
-    disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * config.resolution**2 / 1e6
+    disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * _pixels(bench) / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
+
+
+def _sampled(config: StudyConfig, label: str, todo: Sequence[Training]) -> set[Variant]:
+    """The ways in which the pairs of a repetition are to be sampled; the generator's own where no arm has pairs."""
+    found = [arm(t.arm) for t in todo if t.repetition.label == label]
+    return {variant_of(config, one) for one in found if "synthetic" in one.parts} or {OWN}
+
+
+def _pixels(bench: Bench) -> int:
+    """Pixels of a synthetic image: those of the first real one where the generator paints into images."""
+    if not paints_into_images(bench.config):
+        return bench.config.resolution**2
+    height, width = load_rgb(bench.dataset.select(bench.splits.repetitions[0].train[:1])[0]).shape[:2]
+    return height * width
 
 
 def _seconds_so_far(bench: Bench) -> float | None:

@@ -131,12 +131,23 @@ def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Besid
     source = row.get("source_mask")
     picture = None
     if real is not None and source in real.ids:
-        from morphogen.data.pairs import Pairs
-
-        pixels, labels = Pairs(real.select([source]), len(image))[0]
-        picture = outlined(pixels.transpose(1, 2, 0), labels)
+        picture = _real(real, source, image.shape[:2])
     dropped = tuple(row.get("dropped", ()))
     return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped)
+
+
+def _real(real: Dataset, source: str, size: tuple[int, ...]) -> str:
+    """A real pair at the square size of a synthetic one, or as it is where that has the size of real images."""
+    if size[0] != size[1]:
+        from morphogen.data.images import load_rgb
+        from morphogen.data.pairs import native_mask
+
+        record = real.select([source])[0]
+        return outlined(load_rgb(record), native_mask(record, real).astype(np.uint8))
+    from morphogen.data.pairs import Pairs
+
+    pixels, labels = Pairs(real.select([source]), size[0])[0]
+    return outlined(pixels.transpose(1, 2, 0), labels)
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

@@ -1,8 +1,9 @@
 """Quality gates of a study: which synthetic pairs its arms train on.
 
 Limits come from the training part alone (`morphogen.sampling.gates`). The gate segmenter learns on two thirds of it, by
-subject (below five subjects: by groups of near-duplicates), and its Dice on the last third sets the limit of adherence:
-on images that it has learnt, it would be too good.
+subject (below five subjects: by groups of near-duplicates), and its overlaps on the last third set the limits of
+adherence and agreement: on images that it has learnt, it would be too good. A generator that paints into images keeps
+them all around the lesion by design, so that its copies are looked for among lesions with their surroundings.
 What a study measures of its synthetic images (distances, adherence, audit) is measured on all of them.
 """
 
@@ -13,19 +14,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash, take_validation
 from morphogen.errors import WorkError
 from morphogen.progress import say
-from morphogen.sampling.gates import Limit, Verdicts, dice_score, judge, picture_scores, read_summary, write_verdicts
+from morphogen.sampling.gates import (
+    SEGMENTED,
+    Limit,
+    Verdicts,
+    judge,
+    overlap_scores,
+    picture_scores,
+    read_summary,
+    recorded_scores,
+    write_verdicts,
+)
+from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
-from morphogen.study.synthesis import architecture_of, as_pictures, read_synthetic, synthetic_folder, synthetic_pairs
+from morphogen.study.synthesis import (
+    architecture_of,
+    as_pictures,
+    in_order_of_plan,
+    paints_into_images,
+    read_synthetic,
+    synthetic_folder,
+    synthetic_pairs,
+)
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from morphogen.segmenters.task import PairSource
     from morphogen.study.cells import Predict, Tools
 
@@ -35,21 +59,40 @@ HELD_OUT = 1 / 3
 """Part of the training images that the gate segmenter does not learn on."""
 
 
-def kept_pairs(bench: Bench, repetition: Repetition, tools: Tools) -> Dataset:
-    """The synthetic pairs that every gate of the study passes; all of them where it has none.
+def kept_pairs(
+    bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN, n: int | None = None
+) -> Dataset:
+    """The synthetic pairs of one way of sampling that every gate of the study passes; all of them where it has none.
 
     Verdicts are written once, into manifest.jsonl and gates.json of the synthetic folder; all images stay there.
+
+    Args:
+        bench: The study.
+        repetition: Whose pairs.
+        tools: Train the gate segmenter.
+        variant: How they were sampled.
+        n: Take the first n that pass, in the order of the plan, or all that there are and say so.
 
     Raises:
         WorkError: The gates dropped every pair.
     """
-    made = synthetic_pairs(bench, repetition)
+    found = _accepted(bench, repetition, tools, variant)
+    if n is None:
+        return found
+    if len(found) < n:
+        say(f"{variant.of(repetition.label)}: {len(found)} synthetic pairs are there, not {n}; all of them are taken")
+    first = set(in_order_of_plan(found).ids[:n])
+    return found.where(lambda record: record.id in first)
+
+
+def _accepted(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant) -> Dataset:
+    made = synthetic_pairs(bench, repetition, variant)
     if not bench.config.gates:
         return made
-    folder = synthetic_folder(bench, repetition)
+    folder = synthetic_folder(bench, repetition, variant)
     with lock(bench.out / ".locks" / f"gates.{repetition.label}.lock", wait=True):
         if not _judged(folder, made, bench.config.gates, repetition.train):
-            write_verdicts(folder, verdicts(bench, repetition, made, tools))
+            write_verdicts(folder, verdicts(bench, repetition, made, tools, variant))
     found = read_summary(folder) or {}
     if not found["accepted"]:
         reasons = ", ".join(f"{gate} {n}" for gate, n in found["reasons"].items())
@@ -58,12 +101,12 @@ def kept_pairs(bench: Bench, repetition: Repetition, tools: Tools) -> Dataset:
     return read_synthetic(folder, bench.dataset).where(lambda record: not (record.origin or {})["dropped"])
 
 
-def gate_summary(bench: Bench, repetition: Repetition, tools: Tools) -> dict[str, Any] | None:
+def gate_summary(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN) -> dict[str, Any] | None:
     """How many pairs the gates accepted and rejected, and by which limits; None where the study has no gates."""
     if not bench.config.gates:
         return None
-    kept_pairs(bench, repetition, tools)
-    return read_summary(synthetic_folder(bench, repetition))
+    kept_pairs(bench, repetition, tools, variant)
+    return read_summary(synthetic_folder(bench, repetition, variant))
 
 
 def _judged(folder: Path, made: Dataset, gates: Sequence[str], train: Sequence[str]) -> bool:
@@ -74,27 +117,31 @@ def _judged(folder: Path, made: Dataset, gates: Sequence[str], train: Sequence[s
     return all("dropped" in (record.origin or {}) for record in made)
 
 
-def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools) -> Verdicts:
-    """Judge the synthetic pairs of one repetition at working resolution.
+def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, variant: Variant = OWN) -> Verdicts:
+    """Judge the synthetic pairs of one repetition, sampled in one way, at working resolution.
 
     Raises:
-        InputError: Too few training images for a limit.
+        InputError: Too few training images for a limit, or a pair lacks the score of a gate.
     """
     gates, resolution = bench.config.gates, bench.config.resolution
     synthetic, train = Pairs(made, resolution), Pairs(bench.dataset.select(repetition.train), resolution)
     pictures, real = as_pictures(synthetic.images()), as_pictures(train.images())
-    scores: dict[str, Any] = picture_scores(pictures, gates)
-    limits = [Limit.of(name, values) for name, values in picture_scores(real, gates).items()]
+    rows = {record.id: dict(record.origin or {}) for record in made}
+    scores: dict[str, Any] = {**recorded_scores(rows, made.ids, gates, made.root)}
+    limits = [Limit.fixed(name) for name in scores]
+    scores |= picture_scores(pictures, gates)
+    limits += [Limit.of(name, values) for name, values in picture_scores(real, gates).items()]
     if "copies" in gates:
         scores["nearness"] = _nearness(bench, repetition, synthetic, train)
         limits.append(Limit.of_copies(len(train)))
-    if "adherence" in gates:
+    if wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]:
         predict, held_out = _gate_segmenter(bench, repetition, tools)
-        scores["dice"] = dices(predict, synthetic)
-        limits.append(Limit.of("dice", dices(predict, held_out)))
+        ours, theirs = overlaps(predict, synthetic), overlaps(predict, held_out)
+        scores |= {name: ours[name] for name in wanted}
+        limits += [Limit.of(name, theirs[name]) for name in wanted]
     found = judge(gates, limits, synthetic.ids, scores, train.ids)
     found = replace(found, segmenter=_described(bench.config, repetition))
-    say(f"{repetition.label}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
+    say(f"{variant.of(repetition.label)}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
     return found
 
 
@@ -102,7 +149,7 @@ def _described(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | 
     """Who the gate segmenter is, and whether the judge of adherence has its architecture."""
     from morphogen.segmenters import resolve
 
-    if "adherence" not in config.gates:
+    if not {*SEGMENTED} & {*config.gates}:
         return None
     (name, options), judge = gate_architecture(config), config.judges[0]
     judged = judge.partition("+")[0]
@@ -112,14 +159,35 @@ def _described(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | 
 
 
 def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pairs) -> Any:
-    """As the audit of the study has it: the same images, features and subjects."""
+    """As the audit of the study has it: the same features and subjects, and the same images or their lesions."""
     from morphogen.audit.memorisation import Reference
     from morphogen.study.audits import audited
     from morphogen.study.quality import image_set
 
     subjects = [bench.splits.subjects[i] for i in repetition.train]
-    real = audited(image_set(train.ids, train.images()), subjects)
-    return Reference(real).judge(audited(image_set(synthetic.ids, synthetic.images()))).nearness
+    shown = lesions if paints_into_images(bench.config) else Pairs.images
+    real = audited(image_set(train.ids, shown(train)), subjects)
+    return Reference(real).judge(audited(image_set(synthetic.ids, shown(synthetic)))).nearness
+
+
+def lesions(pairs: Pairs) -> NDArray[np.uint8]:
+    """(N, 3, R, R): of every image the lesion in a square of twice its size, enlarged to the full side."""
+    from PIL import Image
+
+    side, found = pairs.resolution, []
+    for i in range(len(pairs)):
+        image, mask = pairs[i]
+        rows, columns = np.nonzero(mask)
+        if not len(rows):
+            found.append(image)
+            continue
+        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        size = min(side, 2 * max(bottom - top, right - left))
+        y, x = (float(np.clip((low + high - size) / 2, 0, side - size)) for low, high in ((top, bottom), (left, right)))
+        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        crop = picture.resize((side, side), Image.Resampling.BICUBIC, box=(x, y, x + size, y + size))
+        found.append(np.asarray(crop).transpose(2, 0, 1))
+    return np.stack(found)
 
 
 def _gate_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tuple[Predict, Pairs]:
@@ -158,10 +226,16 @@ def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
     return "unet", {"encoder": "lite0" if scratch and available("lite0") else "scratch"}
 
 
-def dices(predict: Predict, pairs: PairSource) -> list[float]:
-    """Dice of each pair's image against its mask, mean over foreground classes, at working resolution."""
-    n_classes, values = len(pairs.dataset.classes), []
+def overlaps(predict: Predict, pairs: PairSource) -> dict[str, list[float]]:
+    """``dice`` and ``iou`` of each pair's image against its mask, means over foreground classes, at working size."""
+    n_classes, values = len(pairs.dataset.classes), dict[str, list[float]]({"dice": [], "iou": []})
     for i in range(len(pairs)):
         image, mask = pairs[i]
-        values.append(dice_score(predict(as_pictures([image]))[0], mask, n_classes))
+        for name, value in overlap_scores(predict(as_pictures([image]))[0], mask, n_classes).items():
+            values[name].append(value)
     return values
+
+
+def dices(predict: Predict, pairs: PairSource) -> list[float]:
+    """Dice of each pair's image against its mask, mean over foreground classes, at working resolution."""
+    return overlaps(predict, pairs)["dice"]

@@ -15,7 +15,7 @@ class Training:
     """One training of one judge in one arm; it serves every test set.
 
     Attributes:
-        arm: Name of the arm.
+        arm: Name of the arm, with any options: ``syn-geo+n=100``.
         judge: The segmenter, with any options: ``segformer+size=b0``.
         repetition: Whose data, and whose seed.
         size: ``60`` or ``all``: annotated pairs, as asked for.
@@ -31,7 +31,7 @@ class Training:
     @property
     def name(self) -> str:
         """Name of its run folder: ``syn-geo.unet.fold0.n60``."""
-        return f"{self.arm}.{file_name(self.judge)}.{self.repetition.label}.n{self.size}"
+        return f"{file_name(self.arm)}.{file_name(self.judge)}.{self.repetition.label}.n{self.size}"
 
     @property
     def cells(self) -> dict[str, str]:
@@ -39,9 +39,9 @@ class Training:
         return {test_set: f"{self.name}.{test_set}" for test_set in self.test_sets}
 
 
-def file_name(judge: str) -> str:
-    """A judge's name as a part of file names: an option of it may be a path."""
-    return judge.replace("/", "_")
+def file_name(name: str) -> str:
+    """Name of a judge or an arm as a part of file names: an option of it may be a path."""
+    return name.replace("/", "_")
 
 
 def trainings(

@@ -1,12 +1,13 @@
 """How good the synthetic images of one repetition are: distance to real ones, adherence to their masks, audits.
 
 All of them are measured, what gates dropped included. Nothing but the audit of leakage looks at the test part. One JSON
-file a repetition, ``images/LABEL.json``.
+file a repetition, ``images/LABEL.json``. Where arms sample in different ways, the generator's own is measured, or the
+first one where no arm has that; of the others the file holds what the gates said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,23 @@ from numpy.typing import NDArray
 
 from morphogen.data.pairs import Pairs
 from morphogen.files import write_json
+from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
 from morphogen.study.gating import dices, gate_summary
 from morphogen.study.locks import lock
 from morphogen.study.plan import file_name
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
-from morphogen.study.synthesis import architecture_of, as_pictures, autoencode, synthetic_pairs, uses_foundation
+from morphogen.study.synthesis import (
+    architecture_of,
+    as_pictures,
+    autoencode,
+    in_order_of_plan,
+    synthetic_pairs,
+    uses_foundation,
+    variant_of,
+)
 from morphogen.training.rng import numpy_rng
 
 if TYPE_CHECKING:
@@ -35,27 +46,53 @@ SEED_OF_ADHERENCE = 1000
 """Added to the repetition's seed, so that the judge of adherence is no judge of an arm."""
 
 
-def measure_images(bench: Bench, repetition: Repetition, tools: Tools) -> None:
+def measure_images(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN) -> None:
     """Write ``images/LABEL.json`` unless it is there, or another process is at it."""
-    path = bench.out / "images" / f"{repetition.label}.json"
-    with lock(bench.out / ".locks" / f"images.{repetition.label}.lock", wait=False) as held:
+    label = variant.of(repetition.label)
+    path = bench.out / "images" / f"{label}.json"
+    with lock(bench.out / ".locks" / f"images.{label}.lock", wait=False) as held:
         if not held or path.exists():
             return
-        synthetic = Pairs(synthetic_pairs(bench, repetition), bench.config.resolution)
-        sets = image_sets(bench, repetition, synthetic)
-        path.parent.mkdir(exist_ok=True)
+        made = synthetic_pairs(bench, repetition, variant)
         found: dict[str, Any] = {
             "fold": repetition.fold,
             "seed": repetition.seed,
             "resolution": bench.config.resolution,
-            "n_synthetic": len(synthetic),
-            "distances": distances(bench, repetition, sets),
-            "adherence": adherence(bench, repetition, synthetic, tools),
-            "audit": audits(bench, repetition, sets, path.with_name(f"{repetition.label}-closest.png")),
+            "n_synthetic": len(made),
+            **({} if variant == OWN else {"sampling": dict(variant.options)}),
         }
-        if (gates := gate_summary(bench, repetition, tools)) is not None:
-            found["audit"]["gates"] = gates
+        path.parent.mkdir(exist_ok=True)
+        if variant == measured_variant(bench.config):
+            found |= _measures(bench, repetition, tools, variant)
+        if (gates := gate_summary(bench, repetition, tools, variant)) is not None:
+            found["audit"] = {**found.get("audit", {}), "gates": gates}
         write_json(path, found)
+
+
+def variants(config: StudyConfig, arms: Iterable[str]) -> tuple[Variant, ...]:
+    """The ways of sampling that these arms have, in their order."""
+    found = [arm(name) for name in arms]
+    return tuple(dict.fromkeys(variant_of(config, one) for one in found if "synthetic" in one.parts))
+
+
+def measured_variant(config: StudyConfig) -> Variant:
+    """The way of sampling whose images are measured: the generator's own where an arm has it, else the first."""
+    known = variants(config, config.arms)
+    return known[0] if known and OWN not in known else OWN
+
+
+def _measures(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant) -> dict[str, Any]:
+    made = synthetic_pairs(bench, repetition, variant)
+    if bench.config.synthetic is not None:
+        made = in_order_of_plan(made)  # its beginning shows all masks
+    synthetic = Pairs(made, bench.config.resolution)
+    sets = image_sets(bench, repetition, synthetic)
+    picture = bench.out / "images" / f"{variant.of(repetition.label)}-closest.png"
+    return {
+        "distances": distances(bench, repetition, sets),
+        "adherence": adherence(bench, repetition, synthetic, tools),
+        "audit": audits(bench, repetition, sets, picture, variant),
+    }
 
 
 @dataclass(frozen=True)

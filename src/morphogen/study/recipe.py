@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 
 from morphogen.errors import InputError
 from morphogen.files import refuse_file
-from morphogen.study.arms import ARMS
+from morphogen.study.arms import Arm, arm
 
 OWN_TEST = "test"
 """Name of the study's own test part among the test sets."""
@@ -39,7 +39,9 @@ class StudyConfig:
     """What the values in the masks of `data` and of the test sets mean, e.g. 0=0,7=1,255=2; found where it is clear."""
     arms: tuple[str, ...] = ()
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default those up
-    to duplicated, and more-real where the data has it."""
+    to duplicated, and more-real where the data has it. Those with synthetic pairs may carry options: +n=100 takes the
+    first 100 accepted pairs, others are the generator's for sampling (syn-geo+n=100+text=none). The verdict speaks of
+    the first syn-geo."""
     generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
@@ -59,7 +61,8 @@ class StudyConfig:
     """Folds where there are fewer than 150 subjects."""
     resolution: int = 0
     """Side in px at which generator and segmenters work, 0 for the generator's own (its preset's, else its
-    foundation's); scores are at the native size of each mask."""
+    foundation's); scores are at the native size of each mask. A generator that paints into images works at its own in
+    any case, and gives pairs of the images' size."""
     steps: int = 400
     """Optimiser steps of every segmenter, the same in all arms."""
     train_batch_size: int = 16
@@ -68,13 +71,17 @@ class StudyConfig:
     """Optimiser steps of the generator, where it takes any; its own default otherwise."""
     per_mask: int = 1
     """Synthetic pairs per annotated training pair."""
+    synthetic: int | None = None
+    """Synthetic pairs to make in each repetition, of which gates and +n=K take; by default --per-mask for every
+    annotated training pair. The masks are taken in a shuffled order, again and again."""
     mask_transform: str = "random"
     """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
     prompt: str | None = None
     """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
     gates: tuple[str, ...] = ()
-    """Quality gates, any of adherence, copies, blur and saturation: pairs that fail one stay in synthetic/, but no arm
-    trains on them. Their limits come from the training images."""
+    """Quality gates, any of adherence, agreement, copies, blur, saturation and, for a generator that paints into
+    images, drawn and untouched: pairs that fail one stay in synthetic/, but no arm trains on them. Limits come from the
+    training images."""
     device: str = "cpu"
     """Where segmenters predict and generators sample; training takes what accelerate finds."""
     cells: str | None = None
@@ -111,7 +118,7 @@ class StudyConfig:
         from morphogen.sampling.gates import GATES
         from morphogen.segmenters import SEGMENTERS, named
 
-        _known("--arms", self.arms, ARMS)
+        arms = [arm(name) for name in self.arms]
         _known("--generator", [self.generator], GENERATORS)
         _known("--judges", [judge.partition("+")[0] for judge in self.judges], SEGMENTERS)
         for judge in self.judges:
@@ -124,11 +131,12 @@ class StudyConfig:
         if not self.judges:
             raise InputError("--judges: names none; name at least one segmenter")
         lowest = {"annotated": 2, "seeds": 1, "folds": 2, "steps": 1, "train_batch_size": 1, "generator_steps": 1}
-        for name, low in {**lowest, "per_mask": 1, "resolution": 16 if self.resolution else 0}.items():
+        for name, low in {**lowest, "per_mask": 1, "synthetic": 1, "resolution": 16 if self.resolution else 0}.items():
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"--{name.replace('_', '-')} {value}: is too small; give at least {low}")
         _ = self.tests
+        _refuse_twins(self, arms)
         if self.mask_values is not None:
             parse_mask_values(self.mask_values)
 
@@ -163,6 +171,8 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
         del values["mask_values"]  # a rule that is found belongs to the data
     if not config.gates:
         del values["gates"]  # cells that are older than gates have none
+    if config.synthetic is None:
+        del values["synthetic"]  # cells that are older than it follow from per_mask alone
     text = json.dumps([values, splits_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -224,6 +234,17 @@ def save_study(config: StudyConfig) -> None:
         values["arms"] += added
         values["added_arms"] = [*values.get("added_arms", ()), *added]
     write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
+    """Refuse sampling options that the generator lacks, and two names of one arm."""
+    from morphogen.study.synthesis import variant_of
+
+    seen: dict[tuple[Any, ...], str] = {}
+    for one in arms:
+        twin = seen.setdefault((one.base, one.n, variant_of(config, one)), one.name)
+        if twin != one.name:
+            raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
 
 
 def _known(option: str, names: Iterable[str], table: Iterable[str]) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 from morphogen.audit.page import LEAKS, example, share
 from morphogen.files import write_json, write_text
 from morphogen.study import figures
-from morphogen.study.arms import ARMS
+from morphogen.study.arms import find
 from morphogen.study.compare import METRICS, Comparison, Group
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.results import Joined, join
-from morphogen.study.verdict import ARM, CONTROL
+from morphogen.study.verdict import CONTROL
 
-LABELS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95 (px)"}
+LABELS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95 (px at native size)"}
 HEADLINES = {
     "helped": "Synthetic pairs helped",
     "hurt": "Synthetic pairs hurt",
@@ -54,6 +54,7 @@ def render(out: Path, joined: Joined) -> str:
     )
     environment.filters |= {"num": number, "signed": signed, "p": p_value, "size": size, "share": share}
     primary = joined.primary
+    arms = {cell.arm for group in joined.groups for cell in group.cells}
     same = [g for g in joined.groups if primary and (g.judge, g.test_set) == (primary.judge, primary.test_set)]
     return environment.get_template("report.html.j2").render(
         results=joined.results,
@@ -69,14 +70,24 @@ def render(out: Path, joined: Joined) -> str:
         closest=figures.closest(out, joined.results["audit"]),
         best=best_run(out, joined),
         out=out,
-        arms=ARMS,
+        arms={name: found for name in arms if (found := find(name))},
+        varied=primary is not None and any("+" in name for name in (*primary.stated, *arms)),
+        paints_into=_paints_into(joined.config),
+        main_arm=joined.results["verdict"]["arm"],
         labels=LABELS,
     )
 
 
+def _paints_into(config: Mapping[str, Any]) -> bool:
+    from morphogen.generators import GENERATORS
+
+    entry = GENERATORS.get(config.get("generator", ""))
+    return entry is not None and "images" in entry.needs
+
+
 def main_comparison(primary: Group | None) -> Comparison | None:
     """The comparison that the verdict speaks of."""
-    return next((c for c in primary.comparisons["dice"] if c.arm == ARM), None) if primary else None
+    return next((c for c in primary.comparisons["dice"] if c.arm == primary.lead), None) if primary else None
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
         ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, and what they
         rest on.
     """
+    images = measured(images)
     found = [values["distances"] for values in images.values() if values.get("distances", {}).get("rows")]
     names = [n for n in ("synthetic", "real", "autoencoded") if any(n in d["rows"] for d in found)]
     rows = [
@@ -133,7 +145,21 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
         "note": notes[0] if notes else None,
         "adherence": (_mean([a["dice"] for a in kept]), _mean([a["dice_on_real"] for a in kept])) if kept else None,
         "n_repetitions": len(images),
+        "sampling": sorted({_words(values["sampling"]) for values in images.values() if values.get("sampling")}),
     }
+
+
+def measured(images: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each repetition the images that were measured: as the generator makes them, before any other sampling."""
+    found: dict[tuple[Any, Any], str] = {}
+    for name in sorted(images, key=lambda name: ("sampling" in images[name], name)):
+        if {"distances", "adherence"} & {*images[name]}:
+            found.setdefault((images[name].get("fold"), images[name].get("seed")), name)
+    return {name: images[name] for name in images if name in found.values()}
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
 def audit_parts(audit: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,9 +217,10 @@ class Best:
 
 def best_run(out: Path, joined: Joined) -> Best | None:
     """Chosen on validation images, never on test images; None where the runs are not in this folder."""
-    arm = ARM if joined.results["verdict"]["outcome"] == "helped" else CONTROL
+    verdict = joined.results["verdict"]
+    arm = verdict["arm"] if verdict["outcome"] == "helped" else CONTROL
     judge = file_name(joined.primary.judge) if joined.primary else "*"
-    runs = (path.parent for path in (out / "runs").glob(f"{arm}.{judge}.*/final"))
+    runs = (path.parent for path in (out / "runs").glob(f"{file_name(arm)}.{judge}.*/final"))
     found = [Best(run, arm, max(_validation(run), default=0.0)) for run in sorted(runs)]
     return max(found, key=lambda best: best.score, default=None)
 

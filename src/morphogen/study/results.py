@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from morphogen.errors import InputError
-from morphogen.study.arms import ARMS
+from morphogen.study.arms import find, place
 from morphogen.study.bench import AUDIT
 from morphogen.study.compare import METRICS, Cell, Group, group_cells
 from morphogen.study.recipe import OWN_TEST, load_study
@@ -52,7 +52,7 @@ def join(out: Path) -> Joined:
     cells = read_cells(out)
     config = load_study(out / "study.yaml") if (out / "study.yaml").exists() else {}
     splits = _optional_json(out / "splits.json")
-    groups = group_cells(cells)
+    groups = group_cells(cells, len(splits.get("repetitions", ())), config.get("arms", ()))
     primary = _primary(groups, config)
     missing = missing_cells(config, splits, cells)
     images = {path.stem: _optional_json(path) for path in sorted((out / "images").glob("*.json"))}
@@ -65,7 +65,7 @@ def join(out: Path) -> Joined:
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
         "audit": {fold: audit_sections(values["audit"]) for fold, values in images.items() if values.get("audit")},
         "protocol": protocol(config, splits, cells)
-        | {"judges": _judges(out, config.get("judges", ()))}
+        | {"judges": _judges(out, config.get("judges") or sorted({group.judge for group in groups}))}
         | _test_reads(out),
         "versions": versions(),
         "missing": missing,
@@ -80,7 +80,7 @@ def audit_sections(audit: Mapping[str, Any]) -> dict[str, Any]:
     """
     from morphogen.audit.rates import wilson
 
-    if {"memorisation", "leakage", "duplicates"} & {*audit}:
+    if {"memorisation", "leakage", "duplicates", "gates"} & {*audit}:
         return dict(audit)
     return {"memorisation": {"ci95": list(wilson(audit["flagged"], audit["n"])), **audit}}
 
@@ -160,7 +160,10 @@ def _arms(groups: Sequence[Group], primary: Group | None) -> dict[str, Any]:
         if primary is None or (group.test_set, group.n_annotated) != (primary.test_set, primary.n_annotated):
             continue
         for arm, found in group.means.items():
+            row: dict[str, Any]
             row = {metric: {"mean": e.mean, "ci95": e.ci95, "n_images": e.n_images} for metric, e in found.items()}
+            if (mark := group.exploratory(arm)) is not None:
+                row["exploratory"] = mark
             table.setdefault(arm, {})[group.judge] = row
     return table
 
@@ -191,11 +194,35 @@ def protocol(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequen
                 for r in splits.get("repetitions", ())
             ],
         },
-        "arms": {arm: ARMS[arm].summary if arm in ARMS else "" for arm in sorted({c.arm for c in cells})},
+        "arms": {arm: _summary(arm) for arm in sorted({c.arm for c in cells})},
+        "fewer_pairs": fewer_pairs(cells),
         "hours": sum(_seconds(cells).values()) / 3600,
         "intervals": "hierarchical bootstrap over subjects, then images, and seeds where they are crossed; 95 %",
         "tests": "sign flips of subject means, two-sided; Holm's correction over the comparisons of one metric",
     }
+
+
+def _summary(name: str) -> str:
+    arm = find(name)
+    return arm.summary if arm else ""
+
+
+def fewer_pairs(cells: Sequence[Cell]) -> list[str]:
+    """Arms that ask for more synthetic pairs than passed the gates, or were made: one sentence each."""
+    found: dict[str, set[int]] = {}
+    for cell in cells:
+        arm, taken = find(cell.arm), int(cell.values["n_synthetic"] or 0)
+        if arm is not None and arm.n is not None and taken < arm.n:
+            found.setdefault(cell.arm, set()).add(taken)
+    return [
+        f"{name}: fewer pairs passed the gates or were made than it asks for; it trained on {_range(found[name])}"
+        for name in sorted(found, key=place)
+    ]
+
+
+def _range(numbers: set[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _seconds(cells: Sequence[Cell]) -> dict[tuple[Any, ...], float]:
@@ -216,12 +243,12 @@ def _judges(out: Path, judges: Sequence[str]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for path in sorted((out / "runs").glob("*/final/config.json")):
-        arm, _, rest = path.parents[1].name.partition(".")
         values = _optional_json(path)
-        if arm in ARMS and "segmenter" in values:  # neither the gate's segmenter nor the judge of adherence
-            own = ARMS[arm].network is not None
-            named = [judge for judge in judges if rest.startswith(f"{file_name(judge)}.") and not own]
-            found.setdefault(named[0] if named else values["segmenter"], values.get("architecture"))
+        for judge in judges:
+            name, sign, _ = path.parents[1].name.partition(f".{file_name(judge)}.fold")
+            arm = find(name)
+            if sign and arm and "segmenter" in values:  # neither the gate's segmenter nor the judge of adherence
+                found.setdefault(values["segmenter"] if arm.network else judge, values.get("architecture"))
     return found
 
 

@@ -17,20 +17,23 @@ from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
 from morphogen.generators import GENERATORS
 from morphogen.progress import clock, say, track
-from morphogen.study.arms import ARMS, DEFAULT_ARMS
+from morphogen.sampling.gates import RECORDED
+from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.cells import Tools, default_tools, run_training
 from morphogen.study.estimate import Estimate, estimate
 from morphogen.study.plan import Training, test_sets, trainings
-from morphogen.study.quality import measure_images
+from morphogen.study.quality import measure_images, variants
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
-from morphogen.study.splits import Splits, frozen_splits, has_extra
+from morphogen.study.splits import Repetition, Splits, frozen_splits, has_extra
 from morphogen.study.synthesis import (
     architecture_of,
+    candidates,
     foundation_card,
     foundation_name,
     generator_config,
     own_resolution,
+    paints_into_images,
     uses_foundation,
 )
 
@@ -108,7 +111,11 @@ def _refuse_for_judges(bench: Bench) -> None:
 
 
 def _refuse_for_gates(bench: Bench) -> None:
-    """Gates take their limits from training images: find now that there are too few."""
+    """Gates take their limits from training images, or what the generator notes: find now that there is too little."""
+    config = bench.config
+    for gate in (gate for gate in config.gates if gate in RECORDED and not paints_into_images(config)):
+        fault = f"{config.generator} does not paint into images, so that its pairs state no score for it"
+        raise InputError(f"--gates {gate}: {fault}; leave that gate out")
     for repetition in bench.splits.repetitions if bench.config.gates else ():
         if len(repetition.train) < 2:
             fault = f"{repetition.label} trains on a single image, which sets no limits"
@@ -117,7 +124,7 @@ def _refuse_for_gates(bench: Bench) -> None:
 
 def _refuse_for_generator(bench: Bench) -> None:
     """Find now, and not after the arms without synthetic pairs, what the generator would refuse."""
-    if any("synthetic" in ARMS[arm].parts for arm in bench.config.arms):
+    if any("synthetic" in arm(name).parts for name in bench.config.arms):
         shown = {i for repetition in bench.splits.repetitions for i in repetition.train}
         settings = generator_config(bench.config, 0)
         GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings)
@@ -176,12 +183,21 @@ def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tool
 
     freeze(bench)
     busy = [t.name for t in track(todo, "study") if not run_training(bench, t, tools)]
-    synthetic = {t.repetition.label: t.repetition for t in plan if "synthetic" in ARMS[t.arm].parts}
-    for repetition in track(list(synthetic.values()), "measuring images"):
-        measure_images(bench, repetition, tools)
+    for repetition, variant in track(_sampled(bench, plan), "measuring images"):
+        measure_images(bench, repetition, tools, variant)
     if busy:
         say(f"left to another process that is at work on them: {', '.join(busy)}")
     return build(bench.out)
+
+
+def _sampled(bench: Bench, plan: Sequence[Training]) -> list[tuple[Repetition, Variant]]:
+    """Every repetition of the plan with each way in which its synthetic pairs are sampled."""
+    repetitions = {t.repetition.label: t.repetition for t in plan}
+    return [
+        (repetition, variant)
+        for label, repetition in repetitions.items()
+        for variant in variants(bench.config, (t.arm for t in plan if t.repetition.label == label))
+    ]
 
 
 def freeze(bench: Bench) -> None:
@@ -207,15 +223,28 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"  repetitions  {len(splits.repetitions)} ({splits.kind}); the first trains on {len(first.train)} pairs, "
         f"validates on {len(first.validation)}, tests on {len(first.test)} images",
         f"  arms         {', '.join(config.arms)}",
-        f"  generator    {config.generator}, {config.per_mask} synthetic pair(s) per real one"
+        f"  generator    {config.generator}, {_amount(config)}"
         + (f", gates: {', '.join(config.gates)}" if config.gates else ""),
         f"  judges       {', '.join(config.judges)}: {config.steps} steps of {config.train_batch_size} at "
         f"{config.resolution} px in every arm",
         f"  cells        {cells}, of which {left} are still to be made",
         f"  cost         about {clock(cost.seconds)} on 2 idle cores, {cost.disk_mb / 1000:.1f} GB of disk, "
         f"{cost.memory_mb / 1000:.1f} GB of memory",
-        *(f"  note         {note}" for note in splits.notes),
+        *(f"  note         {note}" for note in (*splits.notes, *_scarce(bench))),
     ]
+
+
+def _amount(config: StudyConfig) -> str:
+    if config.synthetic is None:
+        return f"{config.per_mask} synthetic pair(s) per real one"
+    return f"{config.synthetic} synthetic pairs a repetition"
+
+
+def _scarce(bench: Bench) -> list[str]:
+    """Arms that ask for more synthetic pairs than any repetition makes."""
+    most = max(candidates(bench.config, repetition) for repetition in bench.splits.repetitions)
+    short = [name for name in bench.config.arms if (arm(name).n or 0) > most]
+    return [f"{name}: {most} pairs are made, of which it takes all; give --synthetic" for name in short]
 
 
 def _plan_result(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> dict[str, Any]:

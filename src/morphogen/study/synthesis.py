@@ -12,57 +12,120 @@ import numpy as np
 
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset, Record
+from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
 from morphogen.sampling.manifest import MERGED, is_whole
-from morphogen.sampling.plan import plan_jobs
+from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
 from morphogen.sampling.runner import run_jobs
+from morphogen.study.arms import OWN, Arm, Variant
 from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
+from morphogen.words import kinds_of, read_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def synthetic_pairs(bench: Bench, repetition: Repetition) -> Dataset:
+def synthetic_pairs(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> Dataset:
     """The synthetic pairs of one repetition, made on the first call and shared by all arms and judges.
 
     The generator is trained on the training part of the annotated pairs alone, and paints transforms of their masks.
     Another process that wants the same pairs waits.
 
+    Args:
+        bench: The study.
+        repetition: Whose pairs.
+        variant: How the generator samples; it is trained once for all variants.
+
     Returns:
         A data set with the classes of the real one; ``synthetic/LABEL/`` in the study's folder.
     """
-    folder = synthetic_folder(bench, repetition)
-    with lock(bench.out / ".locks" / f"synthetic.{repetition.label}.lock", wait=True):
+    folder = synthetic_folder(bench, repetition, variant)
+    with lock(bench.out / ".locks" / f"synthetic.{folder.name}.lock", wait=True):
         if not is_whole(folder):  # of which a file may be lost with the power
-            _make(bench, repetition, folder)
+            _make(bench, repetition, variant, folder)
     return read_synthetic(folder, bench.dataset)
 
 
-def synthetic_folder(bench: Bench, repetition: Repetition) -> Path:
+def synthetic_folder(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> Path:
     """Where the synthetic pairs of a repetition lie: images/, masks/, manifest.jsonl."""
-    return bench.out / "synthetic" / repetition.label
+    return bench.out / "synthetic" / variant.of(repetition.label)
 
 
-def synthetic_rows(bench: Bench, repetition: Repetition) -> list[dict[str, Any]]:
+def synthetic_rows(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> list[dict[str, Any]]:
     """The manifest rows of a repetition's synthetic pairs, which exist."""
-    text = (synthetic_folder(bench, repetition) / MERGED).read_text(encoding="utf-8")
+    text = (synthetic_folder(bench, repetition, variant) / MERGED).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
-def _make(bench: Bench, repetition: Repetition, folder: Path) -> None:
-    config = bench.config
-    entry, train = GENERATORS[config.generator], bench.dataset.select(repetition.train)
-    settings = generator_config(config, repetition.seed)
-    run = generator_run(bench, repetition)
-    entry.train(train, settings, run)
-    sampler = entry.load(run, config.device)
-    plan = plan_jobs(
-        train, config.per_mask, config.mask_transform, repetition.seed, config.prompt, size=sampler.resolution
-    )
+def in_order_of_plan(pairs: Dataset) -> Dataset:
+    """Synthetic pairs as they were planned; those of older folders, whose rows do not say, by their ids."""
+    rows = [record.origin or {} for record in pairs]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].get("position", len(rows)), pairs[i].id))
+    return replace(pairs, records=tuple(pairs[i] for i in order))
+
+
+def candidates(config: StudyConfig, repetition: Repetition) -> int:
+    """Synthetic pairs to make in a repetition, by each way of sampling."""
+    return config.per_mask * len(repetition.train) if config.synthetic is None else config.synthetic
+
+
+def paints_into_images(config: StudyConfig) -> bool:
+    """Whether the study's generator paints into images, of any size, rather than whole images of its own size."""
+    return "images" in GENERATORS[config.generator].needs
+
+
+def variant_of(config: StudyConfig, arm: Arm) -> Variant:
+    """How the pairs of an arm are sampled; options with the generator's own values say nothing new.
+
+    Raises:
+        InputError: The generator has no such option for sampling, or the option no such value.
+    """
+    if not arm.sampling:
+        return OWN
+    entry, settings = GENERATORS[config.generator], generator_config(config, 0)
+    kinds = {name: kind for name, kind in kinds_of(type(settings)).items() if name in entry.sampling}
+    if not kinds:
+        raise InputError(f"--arms {arm.name}: {config.generator} has no options for sampling; give none but n")
+    values = {
+        option: read_value({"n": int, **kinds}, option, word, f"--arms {arm.base}") for option, word in arm.sampling
+    }
+    try:
+        replace(settings, **values)
+    except InputError as error:
+        raise InputError(f"--arms {arm.name}: {str(error).removeprefix('--')}") from None
+    return Variant(tuple((name, value) for name, value in values.items() if value != getattr(settings, name)))
+
+
+def trained_generator(bench: Bench, repetition: Repetition) -> Path:
+    """Run folder of a repetition's generator, which is trained on the first call; another process waits."""
+    config, run = bench.config, generator_run(bench, repetition)
+    with lock(bench.out / ".locks" / f"generator.{repetition.label}.lock", wait=True):
+        train, settings = bench.dataset.select(repetition.train), generator_config(config, repetition.seed)
+        return GENERATORS[config.generator].train(train, settings, run)
+
+
+def _make(bench: Bench, repetition: Repetition, variant: Variant, folder: Path) -> None:
+    sampler: Any = GENERATORS[bench.config.generator].load(trained_generator(bench, repetition), bench.config.device)
+    plan = _plan(bench, repetition, sampler)
+    if variant != OWN:
+        sampler = sampler.with_sampling(**dict(variant.options))
     run_jobs(sampler, plan, folder)
+
+
+def _plan(bench: Bench, repetition: Repetition, sampler: Any) -> Plan:
+    """The pairs to make, the same ones however they are sampled."""
+    config, train = bench.config, bench.dataset.select(repetition.train)
+    how, seed, prompt = config.mask_transform, repetition.seed, config.prompt
+    if paints_into_images(config):
+        from morphogen.sampling.into import plan_into
+
+        return plan_into(train, sampler.normals, candidates(config, repetition), how, seed, prompt)
+    if config.synthetic is None:
+        return plan_jobs(train, config.per_mask, how, seed, prompt, size=sampler.resolution)
+    return plan_cycle(train, config.synthetic, how, seed, prompt, size=sampler.resolution)
 
 
 def generator_run(bench: Bench, repetition: Repetition) -> Path:
@@ -78,7 +141,7 @@ def generator_config(config: StudyConfig, seed: int) -> Any:
     """
     known, entry = _fields(config), GENERATORS[config.generator]
     stated = {
-        "resolution": config.resolution or None,
+        "resolution": (not paints_into_images(config) and config.resolution) or None,
         "seed": seed,
         "max_train_steps": config.generator_steps,
         "adapt_steps": config.adapt_steps,
@@ -196,8 +259,7 @@ def autoencode(images: NDArray[np.uint8], bench: Bench, repetition: Repetition, 
 
     config, name = bench.config, foundation_name(bench.config)
     if "foundation" in _fields(config):
-        synthetic_pairs(bench, repetition)
-        name = str(generator_run(bench, repetition) / "final")
+        name = str(trained_generator(bench, repetition) / "final")
     foundation = Foundation.load(name, config.device)
     parts: list[NDArray[np.uint8]] = []
     for start in range(0, len(images), batch):

@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from morphogen.study.arms import MAIN
 from morphogen.study.compare import Comparison, Group
 
-ARM, CONTROL, HEADROOM, NOISE = "syn-geo", "real-geo", "more-real", "duplicated"
+CONTROL, HEADROOM, NOISE = "real-geo", "more-real", "duplicated"
 
 
 def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, Any]:
     """Compare real + synthetic with real, both with geometric augmentation, on the mean Dice of `group`.
+
+    Of several such arms (with options in their names) it is the first one that the study names.
 
     Args:
         group: The first judge on the study's own test part, or None where no such cell exists.
         missing: Names of the cells that the plan has and the folder has not.
 
     Returns:
-        ``outcome`` (helped, hurt or undecided), ``text`` (one paragraph), ``diff``, ``ci95``,
+        ``outcome`` (helped, hurt or undecided), ``arm``, ``text`` (one paragraph), ``diff``, ``ci95``,
         ``smallest_detectable_gain`` and ``can_detect`` (False: more real data was undecided too; None: not known).
     """
     found = {c.arm: c for c in group.comparisons["dice"]} if group else {}
-    main, headroom = found.get(ARM), found.get(HEADROOM)
+    ours = group.lead if group else MAIN
+    main, headroom = found.get(ours), found.get(HEADROOM)
     if main is None or group is None:
-        return _no_verdict(missing)
+        return _no_verdict(ours, missing)
+    missing = missing if ours == MAIN and not _has_variants(group) else _of_the_verdict(group, missing)
     outcome = "undecided" if main.undecided else "helped" if main.difference.mean > 0 else "hurt"
     sentences = [_lead(outcome, main), _evidence(group, main), *_limits(outcome, main, headroom)]
     sentences += _chance(outcome, main, found.get(NOISE))
     return {
         "outcome": outcome,
+        "arm": ours,
         "text": " ".join(sentences + _caveats(main, missing)),
         "diff": main.difference.mean,
         "ci95": main.difference.ci95,
@@ -38,24 +44,35 @@ def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, A
     }
 
 
-def _no_verdict(missing: Sequence[str]) -> dict[str, Any]:
-    text = f"No verdict yet: no repetition has both arms that it compares, {ARM} and {CONTROL}."
+def _has_variants(group: Group) -> bool:
+    return any("+" in arm for arm in (*group.stated, *group.arms))
+
+
+def _of_the_verdict(group: Group, missing: Sequence[str]) -> list[str]:
+    """The missing cells that the verdict waits for: variants of arms may be planned for a repetition alone."""
+    ours = tuple(f"{arm}.{group.judge.replace('/', '_')}." for arm in (group.lead, CONTROL))
+    return [name for name in missing if name.startswith(ours) and name.endswith(f".{group.test_set}")]
+
+
+def _no_verdict(arm: str, missing: Sequence[str]) -> dict[str, Any]:
+    text = f"No verdict yet: no repetition has both arms that it compares, {arm} and {CONTROL}."
     if missing:
         text += f" {len(missing)} planned cell{'s are' if len(missing) > 1 else ' is'} missing."
     nothing = {"diff": None, "ci95": None, "smallest_detectable_gain": None, "can_detect": None}
-    return {"outcome": "undecided", "text": text, **nothing}
+    return {"outcome": "undecided", "arm": arm, "text": text, **nothing}
 
 
 def _lead(outcome: str, main: Comparison) -> str:
     arm, control = main.means
+    named = "" if main.arm == MAIN else f" ({main.arm})"
     if outcome == "undecided":
         return (
-            f"Undecided: mean Dice is {arm:.3f} with synthetic pairs and {control:.3f} without, a difference of "
+            f"Undecided: mean Dice is {arm:.3f} with synthetic pairs{named} and {control:.3f} without, a difference of "
             f"{main.difference.mean:+.3f}{_interval(main)}, which may be chance."
         )
     word, verb = ("Helped", "raised") if outcome == "helped" else ("Hurt", "lowered")
     return (
-        f"{word}: adding synthetic pairs {verb} the mean Dice from {control:.3f} to {arm:.3f}, "
+        f"{word}: adding synthetic pairs{named} {verb} the mean Dice from {control:.3f} to {arm:.3f}, "
         f"a difference of {main.difference.mean:+.3f}{_interval(main)}."
     )
 
@@ -76,14 +93,15 @@ def _evidence(group: Group, main: Comparison) -> str:
 
 def _limits(outcome: str, main: Comparison, headroom: Comparison | None) -> list[str]:
     smallest = main.difference.smallest_detectable
+    many = "As many further" if main.arm == MAIN else "Further"
     sentences = []
     if smallest is not None:
         sentences.append(f"The smallest gain that a study of this size finds reliably is about {smallest:.3f}.")
     if outcome == "undecided" and headroom is not None and headroom.undecided:
-        sentences.append("As many further real pairs made no clear difference either: this study cannot detect a gain.")
+        sentences.append(f"{many} real pairs made no clear difference either: this study cannot detect a gain.")
     elif headroom is not None:
         effect = "made no clear difference" if headroom.undecided else f"changed it by {headroom.difference.mean:+.3f}"
-        sentences.append(f"For comparison, as many further real pairs {effect}{_interval(headroom)}.")
+        sentences.append(f"For comparison, {many.lower()} real pairs {effect}{_interval(headroom)}.")
     return sentences
 
 
