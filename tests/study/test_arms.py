@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from morphogen.study.arms import ARMS, DEFAULT_ARMS
+import pytest
+
+from morphogen.errors import InputError
+from morphogen.study.arms import ARMS, DEFAULT_ARMS, OWN, Variant, arm, find, lead, place
 
 
 def test_the_names_are_those_of_the_design() -> None:
@@ -11,16 +14,16 @@ def test_the_names_are_those_of_the_design() -> None:
         "synthetic-only",
     }  # fmt: skip
     assert DEFAULT_ARMS == ("real", "real-geo", "syn", "syn-geo", "duplicated")
-    assert all(arm.name == name for name, arm in ARMS.items())
+    assert all(one.name == name for name, one in ARMS.items())
 
 
 def test_an_arm_differs_from_its_control_in_data_or_network_alone() -> None:
-    for arm in ARMS.values():
-        if arm.control is not None:
-            control = ARMS[arm.control]
+    for one in ARMS.values():
+        if one.control is not None:
+            control = ARMS[one.control]
             assert control.control is None
-            assert control.augmentation == arm.augmentation
-            assert (arm.parts, arm.network) != (control.parts, control.network)
+            assert control.augmentation == one.augmentation
+            assert (one.parts, one.network) != (control.parts, control.network)
 
 
 def test_the_four_arms_of_the_square() -> None:
@@ -29,3 +32,57 @@ def test_the_four_arms_of_the_square() -> None:
         (parts, augmentation) for parts in (("real",), ("real", "synthetic")) for augmentation in ("none", "geometric")
     }
     assert ARMS["duplicated"].parts == ("real", "real")
+
+
+def test_a_name_without_options_is_the_arm_of_the_table() -> None:
+    assert all(arm(name) is found and find(name) is found for name, found in ARMS.items())
+    assert all((found.base, found.n, found.sampling) == (name, None, ()) for name, found in ARMS.items())
+
+
+def test_options_stand_in_the_name() -> None:
+    found = arm("syn-geo+text=none+n=100+sampling-steps=5")
+    assert (found.base, found.n) == ("syn-geo", 100)
+    assert found.sampling == (("sampling_steps", "5"), ("text", "none"))
+    assert (found.parts, found.control, found.augmentation) == (("real", "synthetic"), "real-geo", "geometric")
+    assert found.name == "syn-geo+text=none+n=100+sampling-steps=5"
+    assert "first 100 accepted pairs; sampling_steps 5; text none" in found.summary
+    assert arm("syn+n=7").control == "real"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("reel", "--arms reel: is not known; did you mean real"),
+        ("sin+n=5", "--arms sin: is not known; did you mean syn"),
+        ("real-geo+n=5", "--arms real-geo+n=5: real-geo has no synthetic pairs, so no options; write real-geo"),
+        ("more-real+text=none", "more-real has no synthetic pairs"),
+        ("syn-geo+100", "'100' is not option=value; write for example syn-geo+n=100"),
+        ("syn-geo+", "'' is not option=value"),
+        ("syn-geo+n=", "'n=' is not option=value"),
+        ("syn-geo+n=5+n=6", "gives n twice"),
+        ("syn-geo+n=0", "n takes a whole number from 1 on, not '0'"),
+        ("syn-geo+n=-3", "n takes a whole number"),
+        ("syn-geo+n=1e3", "n takes a whole number"),
+    ],
+)
+def test_a_wrong_name_is_one_line(name: str, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        arm(name)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert find(name) is None
+
+
+def test_variants_follow_their_arm() -> None:
+    names = ["syn-geo", "syn-geo+n=50", "syn-geo+n=100", "syn-geo+n=50+text=none", "duplicated", "from elsewhere"]
+    assert sorted(set(names), key=place) == names
+
+
+def test_the_verdict_speaks_of_the_first_of_the_main_arms() -> None:
+    assert lead(["real", "syn+n=3", "syn-geo+n=100", "syn-geo"]) == "syn-geo+n=100"
+    assert lead(["real"]) == lead([]) == "syn-geo"
+
+
+def test_a_way_of_sampling_names_its_folder() -> None:
+    assert OWN.of("fold0") == "fold0"
+    assert Variant((("guidance", 2.5), ("text", "none"))).of("fold0-seed2") == "fold0-seed2+guidance=2.5+text=none"

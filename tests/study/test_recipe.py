@@ -20,6 +20,8 @@ Make = Callable[..., StudyConfig]
     [
         ({"arms": ("real", "sin")}, "--arms sin: is not known; did you mean syn"),
         ({"arms": ("real", "real")}, "names something twice"),
+        ({"arms": ("real", "syn+x")}, "'x' is not option=value"),
+        ({"arms": ("syn+n=3", "syn-geo+solver=ddim")}, "copy-paste has no options for sampling; give none but n"),
         ({"generator": "gan"}, "--generator gan: is not known"),
         ({"judges": ()}, "--judges: names none"),
         ({"judges": ("unett",)}, "did you mean unet"),
@@ -45,6 +47,8 @@ def test_refuses_in_one_line(make_config: Make, options: dict[str, Any], says: s
 
 def test_accepts_the_default(make_config: Make) -> None:
     make_config(test=("kvasir=/data/kvasir",)).check()
+    make_config(arms=("syn-geo+n=5",), generator="siamese").check()
+    make_config(arms=("syn-geo+guidance=5", "syn-geo+solver=ddim"), generator="siamese").check()
 
 
 def test_saved_study_is_continued_and_another_one_refused(make_config: Make) -> None:
@@ -112,6 +116,16 @@ def test_hash_follows_what_a_cell_depends_on(make_config: Make) -> None:
     assert all(config_hash(make_config(**options), "s") == base for options in same)
     hashes = {config_hash(make_config(**options), "s") for options in other} | {config_hash(make_config(), "t"), base}
     assert len(hashes) == len(other) + 2
+
+
+def test_the_number_of_candidates_is_part_of_a_cell_only_where_it_is_stated(make_config: Make) -> None:
+    old = StudyConfig(data=Path("/d"), out=Path("/o"), synthetic=None)
+    assert config_hash(old, "splits") == "407f2da13b55"
+    some = StudyConfig(data=Path("/d"), out=Path("/o"), synthetic=100)
+    other = StudyConfig(data=Path("/d"), out=Path("/o"), synthetic=101)
+    assert len({config_hash(some, "splits"), config_hash(other, "splits"), "407f2da13b55"}) == 3
+    variant = StudyConfig(data=Path("/d"), out=Path("/o"), arms=("syn-geo+n=100",))
+    assert config_hash(variant, "splits") == "407f2da13b55"
 
 
 def test_cells_that_are_older_than_gates_are_of_a_study_without_any(make_config: Make) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from morphogen.errors import InputError
 from morphogen.study import results
+from morphogen.study.report import render
 from morphogen.study.results import join
 from morphogen.study.stats import holm
 from study.study_folder import EFFECTS, Fake
@@ -90,6 +91,62 @@ def test_no_verdict_without_its_arms(tmp_path: Path) -> None:
 def test_one_repetition_is_exploratory(tmp_path: Path) -> None:
     Fake(folds=1).write_cells(tmp_path)
     assert "exploratory" in join(tmp_path).results["verdict"]["text"]
+
+
+def test_arms_of_fewer_repetitions_than_the_verdict_are_exploratory(tmp_path: Path) -> None:
+    arms = {"real-geo": 0.0, "syn-geo+n=50": 0.0, "syn-geo+n=100": 0.06, "duplicated": 0.0}
+    fake = Fake(effects=arms)
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    for fold, arm in ((0, "syn-geo+n=100"), (1, "syn-geo+n=100"), (2, "duplicated")):
+        (tmp_path / f"cells/{arm}.unet.fold{fold}.n20.test.json").unlink()
+    found = join(tmp_path).results
+    marks = {c["arm"]: c["exploratory"] for c in found["comparisons"] if c["metric"] == "dice"}
+    assert marks == {
+        "syn-geo+n=50": None,
+        "syn-geo+n=100": "exploratory (1 of 3 repetitions)",
+        "duplicated": "exploratory (2 of 3 repetitions)",
+    }
+    assert found["arms"]["duplicated"]["unet"]["exploratory"] == marks["duplicated"]
+    assert found["verdict"]["arm"] == "syn-geo+n=50"
+    assert "with synthetic pairs (syn-geo+n=50) and" in found["verdict"]["text"]
+    assert "Preliminary" not in found["verdict"]["text"]
+    assert len(found["missing"]) == 3
+    page = render(tmp_path, join(tmp_path))
+    assert page.count("exploratory (1 of 3 repetitions)") == 4  # in the table and beside three metrics
+    assert "on the same repetitions" in page
+    (tmp_path / "cells/syn-geo+n=50.unet.fold1.n20.test.json").unlink()
+    assert "Preliminary: 1 planned cell still missing" in join(tmp_path).results["verdict"]["text"]
+
+
+def test_a_study_on_its_way_is_preliminary_and_no_arm_of_it_exploratory(tmp_path: Path) -> None:
+    fake = Fake(folds=3)
+    fake.write_cells(tmp_path)
+    fake.write_plan(tmp_path, tmp_path / "data")
+    for path in (tmp_path / "cells").glob("*.fold2.*"):
+        path.unlink()
+    found = join(tmp_path).results
+    assert {c["exploratory"] for c in found["comparisons"]} == {None}
+    assert "Preliminary: 6 planned cells still missing" in found["verdict"]["text"]
+
+
+def test_the_verdict_follows_the_order_of_the_study(tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo+n=50": 0.0, "syn-geo+n=100": 0.06}).write_cells(tmp_path)
+    assert join(tmp_path).results["verdict"]["arm"] == "syn-geo+n=50"
+    fake = Fake(effects={"real-geo": 0.0, "syn-geo+n=100": 0.06, "syn-geo+n=50": 0.0})
+    fake.write_plan(tmp_path, tmp_path / "data")
+    verdict = join(tmp_path).results["verdict"]
+    assert (verdict["arm"], verdict["outcome"]) == ("syn-geo+n=100", "helped")
+    assert "adding synthetic pairs (syn-geo+n=100) raised" in verdict["text"]
+
+
+def test_fewer_pairs_than_an_arm_asks_for_are_said(tmp_path: Path) -> None:
+    Fake(effects={"real-geo": 0.0, "syn-geo+n=16": 0.0, "syn-geo+n=50": 0.0}).write_cells(tmp_path)
+    path = tmp_path / "cells" / "syn-geo+n=50.unet.fold1.n20.test.json"
+    damage(path, n_synthetic=12)
+    assert join(tmp_path).results["protocol"]["fewer_pairs"] == [
+        "syn-geo+n=50: fewer pairs passed the gates or were made than it asks for; it trained on 12 to 16"
+    ]
 
 
 def test_crossed_seeds_are_averaged_per_image(tmp_path: Path) -> None:
@@ -180,7 +237,7 @@ def test_the_protocol_names_the_judges_and_no_other_segmenter(tmp_path: Path) ->
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"segmenter": segmenter, "architecture": architecture}))
 
-    judges = ["unet", "segformer+size=b0", "segformer+size=b2"]
+    judges = ["unet", "segformer+size=b0", "segformer+size=b2", "segformer+drop=0.1"]
     trained("adherence.unet.fold0", "unet", encoder="of the judge of adherence")
     trained("gate.unet.fold0", "unet", encoder="of the gate")
     trained("gate.sanet.fold0", "sanet")
@@ -188,8 +245,10 @@ def test_the_protocol_names_the_judges_and_no_other_segmenter(tmp_path: Path) ->
     trained("real.segformer+size=b0.fold0.n6", "segformer", size="b0")
     trained("real.segformer+size=b2.fold0.n6", "segformer", size="b2")
     trained("features.unet.fold0.n6", "features", foundation="tiny")
+    trained("syn-geo+guidance=2.5.segformer+drop=0.1.fold0.nall", "segformer", drop="0.1")
     assert results._judges(tmp_path, judges) == {
         "features": {"foundation": "tiny"},
+        "segformer+drop=0.1": {"drop": "0.1"},
         "segformer+size=b0": {"size": "b0"},
         "segformer+size=b2": {"size": "b2"},
         "unet": {"encoder": "lite0"},
