@@ -15,6 +15,7 @@ from morphogen.launched import place
 
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset
+    from morphogen.generators.inpaint.sampler import InpaintSampler
     from morphogen.sampling.foundation_sampler import FoundationSampler
     from morphogen.sampling.jobs import Sampler
     from morphogen.sampling.plan import Plan
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 class Sample(Verb):
     """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run.
 
-    A foundation paints prompts alone: --per-mask images for each of them, and no masks/.
+    A foundation paints prompts alone: --per-mask images for each of them, and no masks/. One for inpainting paints
+    lesions for --masks into --images, without any training.
     """
 
     run_or_foundation: tyro.conf.Positional[Path]
@@ -34,9 +36,13 @@ class Sample(Verb):
     masks: Path | None = None
     """Masks to paint: a dataset in any layout, or a folder of mask files alone."""
     images: Path | None = None
-    """Images to paint into, for generators that need them."""
+    """Normal images to paint into, for generators that need them: a folder; by default those that the run made."""
     prompts: Path | None = None
-    """Text file, one prompt a line; the pairs take them in turn."""
+    """Text file, one prompt a line; the pairs take them in turn. For inpainting, {size}, {shape} and the like are
+    filled in from the mask, and without prompts the words are composed from it."""
+    preset: str | None = None
+    """Options of the sampler as option=value, joined by + (text=none+guidance=5); for an inpainting foundation also
+    grammar=polyp."""
     mask_values: str | None = None
     """Label of every raw value in the masks, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     per_mask: int = 1
@@ -60,7 +66,7 @@ class Sample(Verb):
         from morphogen.sampling.runner import run_jobs
 
         shard = _shard(self.shard)
-        sampler, plan = self._from_foundation() if self._is_foundation() else self._from_generator()
+        sampler, plan = self._planned()
         summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
         say(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
         return {
@@ -70,6 +76,11 @@ class Sample(Verb):
             "made": summary.made,
             "complete": summary.complete,
         }
+
+    def _planned(self) -> tuple[Sampler, Plan]:
+        if not self._is_foundation():
+            return self._from_generator()
+        return self._from_foundation() if None in (self.images, self.masks) else self._into_images()
 
     def _is_foundation(self) -> bool:
         """Whether a foundation is named: by its folder, or by a name that is no path here.
@@ -82,16 +93,44 @@ class Sample(Verb):
             return False
         if str(run) == "tiny" or run.exists():
             return str(run) == "tiny" or (run / "model_index.json").is_file()
-        if not _on_the_hub(run, self.masks is not None):
+        if not _on_the_hub(run, self.masks is not None and self.images is None):
             hint = "give a run folder, 'tiny', 'sd15', a diffusers folder, or a hub id as owner/name@revision"
             raise InputError(f"{run}: no such run or foundation; {hint}")
         return True
+
+    def _into_images(self) -> tuple[Sampler, Plan]:
+        """An inpainting foundation as it is."""
+        from morphogen.generators.inpaint.zero_shot import zero_shot
+
+        self._check_inputs(frozenset({"images", "masks"}), "a foundation")
+        sampler = zero_shot(str(self.run_or_foundation), _device(), self.preset)
+        return sampler, self._plan_into(sampler)
+
+    def _plan_into(self, sampler: InpaintSampler) -> Plan:
+        """Lesions for the masks, in the images that were given or that the run made; prompts are checked first."""
+        from morphogen.generators.inpaint.normals import read_normals
+        from morphogen.progress import track
+        from morphogen.sampling.into import plan_into
+
+        normals = sampler.normals if self.images is None else read_normals(self.images)
+        if self.masks is None or normals is None:
+            raise InputError(f"{self.run_or_foundation}: has no images of its own; give some with --images")
+        masks, prompts = _masks(self.masks, self.mask_values), self._texts()
+        if self.per_mask < 1:
+            raise InputError(f"--per-mask: is {self.per_mask}; give 1 or more")
+        n = self.per_mask * len(masks.annotated)
+        plan = plan_into(masks, normals, n, self.mask_transform, self.seed, prompts)
+        for job in track(plan, "checking prompts") if prompts else ():
+            sampler.check([job])
+        return plan
 
     def _from_foundation(self) -> tuple[FoundationSampler, Plan]:
         from morphogen.sampling.foundation_sampler import FoundationSampler
         from morphogen.sampling.plan import plan_prompts
 
         self._check_inputs(FoundationSampler.needs, "a foundation")
+        if self.preset is not None:
+            raise InputError("--preset: is for an inpainting foundation, which needs --images; leave the option out")
         prompts = self._texts() or []
         plan = plan_prompts(prompts, self.per_mask, self.seed, classes=())
         sampler = FoundationSampler(self.run_or_foundation, _device())
@@ -102,8 +141,13 @@ class Sample(Verb):
         from morphogen.generators import load_sampler
         from morphogen.sampling.plan import plan_jobs, plan_prompts
 
-        sampler = load_sampler(self.run_or_foundation, _device())
-        self._check_inputs(sampler.needs, "this generator")
+        sampler: Any = load_sampler(self.run_or_foundation, _device())
+        own = {"images"} if self.images is None and getattr(sampler, "normals", None) is not None else set()
+        self._check_inputs(sampler.needs - own, "this generator")
+        if self.preset is not None:
+            sampler = _with_options(sampler, self.preset)
+        if "images" in sampler.needs:
+            return sampler, self._plan_into(sampler)
         prompts = self._texts()
         if self.masks is not None:
             masks = _masks(self.masks, self.mask_values)
@@ -123,13 +167,34 @@ class Sample(Verb):
                 raise InputError(f"{self.run_or_foundation}: {who} needs {need}; give them with --{need}")
         for extra in ("images", "masks"):
             if getattr(self, extra) is not None and extra not in needs:
-                raise InputError(f"--{extra}: {who} takes no {extra} for sampling; leave the option out")
+                both = ", or give --images and --masks to one for inpainting" * (who == "a foundation")
+                raise InputError(f"--{extra}: {who} takes no {extra} for sampling; leave the option out{both}")
         for option, given in (("transform", self.mask_transform != "identity"), ("values", bool(self.mask_values))):
             if given and self.masks is None:
                 raise InputError(f"--mask-{option}: {who} takes no masks for sampling; leave the option out")
 
     def _texts(self) -> list[str] | None:
         return None if self.prompts is None else _prompts(self.prompts)
+
+
+def _with_options(sampler: Any, words: str) -> Any:
+    """The sampler with other options of sampling.
+
+    Raises:
+        InputError: It has none, or not this one, or not this value.
+    """
+    from morphogen.generators import GENERATORS
+    from morphogen.words import kinds_of, read_value
+
+    method = getattr(getattr(sampler, "config", None), "method", None)
+    known = GENERATORS[method].sampling if method in GENERATORS else ()
+    if not known:
+        raise InputError(f"--preset {words}: this generator has no options for sampling; leave it out")
+    kinds = {name: kind for name, kind in kinds_of(type(sampler.config)).items() if name in known}
+    chosen = [word.partition("=") for word in words.split("+")]
+    return sampler.with_sampling(
+        **{option.replace("-", "_"): read_value(kinds, option, value, "--preset") for option, _, value in chosen}
+    )
 
 
 def _device() -> str:
@@ -142,7 +207,7 @@ def _device() -> str:
 def _on_the_hub(name: Path, masks: bool) -> bool:
     """Whether a name that is no path here may be a hub's: a short name, or owner/name.
 
-    It is a mistyped run where there is a folder owner, or where masks are given, which no foundation takes.
+    It is a mistyped run where there is a folder owner, or where masks alone are given, which no foundation takes.
     """
     from morphogen.foundation.model import HUB
 

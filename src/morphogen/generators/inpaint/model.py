@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from morphogen.data.mask_words import choices
 from morphogen.data.masks import resize_labels
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.prompts import Grammar, grammars
@@ -22,6 +21,7 @@ from morphogen.foundation.inpainting import widen
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import artefact
+from morphogen.generators.inpaint.checks import check_grammar, refuse_other_channels, refuse_other_layout
 from morphogen.generators.inpaint.config import SAMPLING, InpaintConfig, inpaint_config
 from morphogen.generators.inpaint.holes import grown
 from morphogen.generators.inpaint.normals import check_normals, make_normals
@@ -60,7 +60,7 @@ def check(data: Dataset, config: InpaintConfig) -> Foundation:
     refuse_other_channels(foundation, config)
     foundation.side(config.resolution)
     if grammar is not None:
-        _check_grammar(foundation, grammar)
+        check_grammar(foundation, grammar)
     for record in data.annotated:
         try:
             foundation.check_lengths([record.caption] if record.caption else [])
@@ -93,37 +93,6 @@ def train(data: Dataset, config: InpaintConfig, out: Path) -> Path:
 def load(run: Path, device: str = "cpu") -> InpaintSampler:
     """The sampler of a finished run folder."""
     return InpaintSampler(artefact.load(run / "final", device), run / NORMALS)
-
-
-def refuse_other_layout(foundation: Foundation, config: InpaintConfig) -> None:
-    """Refuse an SDXL where a preset of Stable Diffusion 1 or 2 is asked for, and the reverse.
-
-    Raises:
-        InputError: It is the other one.
-    """
-    layout = "sdxl" if len(foundation.text_encoders) == 2 else "sd"
-    if config.layout not in ("any", layout):
-        has, wants = {"sd": ("one text encoder", "sdxl"), "sdxl": ("two text encoders, as SDXL", "sd15 or sd2")}[layout]
-        remedy = "sdxl" if layout == "sdxl" else "sd15 or sd2"
-        raise InputError(f"{foundation.source}: has {has}, and the preset {wants} wants another; take preset {remedy}")
-
-
-def refuse_other_channels(foundation: Foundation, config: InpaintConfig) -> None:
-    """Refuse a U-Net that reads no hole, unless it is one that shall be widened.
-
-    Raises:
-        InputError: It reads neither a latent alone nor one with hole and image, or is not to be widened.
-    """
-    if foundation.inpaints:
-        return
-    channels, latent = int(foundation.unet.config.in_channels), int(foundation.vae.config.latent_channels)
-    ours = bool(foundation.card)
-    if channels != latent or not (ours if config.widen is None else config.widen):
-        widening = ", or widen=true" if channels == latent else ""
-        raise InputError(
-            f"{foundation.source}: its U-Net reads {channels} channels, not the {2 * latent + 1} of one for "
-            f"inpainting (noise, hole, image around it); give an inpainting folder{widening}"
-        )
 
 
 def grammar_of(foundation: Foundation, pairs: Pairs, name: str) -> Grammar:
@@ -175,16 +144,6 @@ def training_set(
     images = np.stack([item.image for item in items])
     bank = build_bank(foundation, items, cache)
     return TrainingSet(images, np.stack(moved), bank, data.classes, grammar, count_words(grammar, pairs))
-
-
-def _check_grammar(foundation: Foundation, grammar: Grammar) -> None:
-    """Refuse a grammar whose sentences the foundation cannot read, as far as they can be known beforehand."""
-    if vocabulary := foundation.card.get("vocabulary"):
-        unknown = ", ".join(map(repr, sorted(grammar.vocabulary.difference(vocabulary))))
-        if unknown:
-            raise InputError(f"grammar {grammar.name}: {foundation.source} does not know {unknown}; use other words")
-    longest = {name: max(choices(slot), key=len, default="") for name, slot in grammar.slots.items()}
-    foundation.check_lengths([grammar.empty, grammar.unknown, grammar.compose({**grammar.defaults, **longest})])
 
 
 def _loop(config: InpaintConfig) -> LoopConfig:

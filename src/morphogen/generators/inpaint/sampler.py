@@ -1,4 +1,4 @@
-"""The generator as a sampler: lesions by words and masks into normal images, bit-exact outside of the feathered mask."""
+"""The generator as a sampler: lesions by words and masks into normal images, bit-exact outside of the feather."""
 
 from __future__ import annotations
 

@@ -1,0 +1,41 @@
+"""An inpainting foundation as a sampler, without any training: what SynDiff's paper does with SDXL."""
+
+from __future__ import annotations
+
+import torch
+
+from morphogen.data.prompts import Grammar
+from morphogen.errors import InputError
+from morphogen.foundation.identity import weights_hash
+from morphogen.foundation.model import Foundation, find_folder
+from morphogen.generators.inpaint.artefact import Trained
+from morphogen.generators.inpaint.checks import check_grammar
+from morphogen.generators.inpaint.config import inpaint_config
+from morphogen.generators.inpaint.sampler import InpaintSampler
+
+
+def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None = None) -> InpaintSampler:
+    """The sampler of a foundation that inpaints, with the preset of its kind, at its own resolution.
+
+    Args:
+        name: A short name, a diffusers folder, or a hub id.
+        device: Where it runs.
+        preset: What to change, as ``grammar=polyp+guidance=5``.
+
+    Raises:
+        InputError: There is no such foundation, it paints no holes, or an option has no such value.
+    """
+    inpaint_config(preset or "tiny")  # wrong words are refused before anything is loaded
+    foundation = Foundation.load(name, device)
+    if not foundation.inpaints:
+        raise InputError(
+            f"{name}: its U-Net reads {foundation.unet.config.in_channels} channels, not those of one for inpainting, "
+            "so it paints into no images; give an inpainting foundation, or train one (morphogen train inpaint)"
+        )
+    kind = "tiny" if foundation.card else "sdxl" if len(foundation.text_encoders) == 2 else "sd15"
+    words = "+".join(word for word in (kind, "resolution=0", preset) if word)
+    config = inpaint_config(words, foundation=name)
+    foundation.side(config.resolution)
+    grammar = Grammar.load("generic" if config.grammar == "auto" else config.grammar)
+    check_grammar(foundation, grammar)
+    return InpaintSampler(Trained(foundation, config, grammar, weights_hash(find_folder(name))))
