@@ -107,7 +107,8 @@ def test_stated_splits_are_honoured_and_their_leaks_noted() -> None:
     assert {i[:4] for i in division.folds[0].test_ids} == {"s000"}
     assert {i[:4] for i in division.folds[0].val_ids} == {"s001"}
     leaky = replace(given_, records=(*given_.records[:-1], replace(given_.records[-1], split="test")))
-    assert make_splits(leaky).notes == ("1 groups (subject) are in both the training and the test part",)
+    where = "1 groups (subject) are in both the training and the test part"
+    assert make_splits(leaky).notes == (f"{where}: the stated split leaks, 1 of 5 test images are of these groups",)
     with pytest.raises(InputError, match="'s000_00' has no split although others have"):
         make_splits(replace(given_, records=(replace(given_[0], split=None), *given_.records[1:])))
     with pytest.raises(InputError, match="no test part"):

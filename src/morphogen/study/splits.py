@@ -129,7 +129,7 @@ def make(config: StudyConfig, dataset: Dataset) -> Splits:
         n_annotated=config.annotated,
         fingerprint=division.fingerprint,
         subjects=group_of,
-        notes=(*division.notes, *_notes(dataset, repetitions, group_of)),
+        notes=(*division.notes, *_notes(dataset, repetitions, group_of, division.kind)),
         repetitions=repetitions,
     )
 
@@ -155,7 +155,7 @@ def _repetition(
     return Repetition(*run, train, validation, extra, pool, fold.test_ids)
 
 
-def _notes(dataset: Dataset, repetitions: Sequence[Repetition], group_of: Mapping[str, str]) -> list[str]:
+def _notes(dataset: Dataset, repetitions: Sequence[Repetition], group_of: Mapping[str, str], kind: str) -> list[str]:
     notes = ["one repetition: exploratory"] if len(repetitions) == 1 else []
     if planes := sorted({record.plane[0] for record in dataset if record.plane is not None}):
         axes = ", ".join(map(str, planes))
@@ -164,9 +164,8 @@ def _notes(dataset: Dataset, repetitions: Sequence[Repetition], group_of: Mappin
         r.label for r in repetitions if not {group_of[i] for i in r.train}.isdisjoint(group_of[i] for i in r.validation)
     ]
     if mixed:
-        notes.append(
-            f"too few groups for a validation part of its own: it shares some with training ({', '.join(mixed)})"
-        )
+        why = "the split as stated" if kind == "given" else "too few groups"
+        notes.append(f"no validation part of its own, by {why}: it shares groups with training ({', '.join(mixed)})")
     return notes
 
 

@@ -259,7 +259,8 @@ def autoencode(images: NDArray[np.uint8], bench: Bench, repetition: Repetition, 
 
     config, name = bench.config, foundation_name(bench.config)
     if "foundation" in _fields(config):
-        name = str(trained_generator(bench, repetition) / "final")
+        final = trained_generator(bench, repetition) / "final"
+        name = str(final) if (final / "model_index.json").exists() else name  # low-rank updates leave it as it is
     foundation = Foundation.load(name, config.device)
     parts: list[NDArray[np.uint8]] = []
     for start in range(0, len(images), batch):
