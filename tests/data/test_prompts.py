@@ -10,7 +10,7 @@ import yaml
 from scipy.special import ellipe
 
 from morphogen.data import prompts
-from morphogen.data.mask_words import Region
+from morphogen.data.mask_words import GEOMETRY, Region, area_bin, choices
 from morphogen.data.phantoms import phantom, phantom_label
 from morphogen.data.prompts import (
     Grammar,
@@ -88,6 +88,31 @@ class TestGeometry:
         ]
 
 
+class TestAreaBins:
+    @pytest.mark.parametrize(
+        ("share", "name"),
+        [
+            (0.0001, "small"),
+            (0.0199, "small"),
+            (0.0201, "medium"),
+            (0.0799, "medium"),
+            (0.0801, "large"),
+            (0.6, "large"),
+        ],
+    )
+    def test_bins(self, share: float, name: str) -> None:
+        mask = np.zeros(10_000, dtype=np.int64)
+        mask[: round(10_000 * share)] = 2
+        assert area_bin(mask.reshape(100, 100)) == name
+
+    def test_every_geometric_rule_says_a_word_of_its_choices(self) -> None:
+        for grammar in (POLYP, SKIN, GENERIC):
+            for seed in range(20):
+                words = grammar.describe(None, phantom("mucosa", seed, 48)[1])
+                for name, slot in grammar.slots.items():
+                    assert slot.computed not in GEOMETRY or words[name] in choices(slot)
+
+
 class TestPixels:
     def test_skin_colours_are_the_nearest_by_share(self) -> None:
         mask = ellipse(48, 48, 30, 30)
@@ -163,6 +188,31 @@ class TestCaption:
         assert sample_caption(POLYP, None, None, rng=rng) == POLYP.unknown
 
 
+class TestLength:
+    @pytest.mark.parametrize("name", grammars())
+    def test_no_sentence_of_a_shipped_grammar_is_longer_than_sixty_tokens(self, name: str) -> None:
+        grammar = Grammar.load(name)
+        check_length(grammar.longest, 60)
+        check_words(grammar.longest, vocabulary())
+
+    @pytest.mark.parametrize("name", grammars())
+    def test_none_is_longer_than_the_longest(self, name: str) -> None:
+        grammar, rng = Grammar.load(name), np.random.default_rng(0)
+        limit = len(tokens(grammar.longest))
+        for seed in range(10):
+            image, mask = phantom("skin", seed, 40)
+            extra = {n: str(rng.choice(s.words)) for n, s in grammar.slots.items() if s.words and not s.computed}
+            assert len(tokens(caption(grammar, image, mask, extra=extra))) <= limit
+
+    def test_longest_of_a_small_grammar(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.yaml"
+        slots = (
+            "slots: {size: {computed: palette, palette: {a b: [0, 0, 0], c: [9, 9, 9], d: [7, 7, 7], e f: [5, 5, 5]}}}"
+        )
+        path.write_text(TestGrammarFiles.GOOD + slots)
+        assert len(tokens(Grammar.load(path).longest)) == len(tokens("a lesion, d and a b and e f"))
+
+
 class TestVocabulary:
     @pytest.mark.parametrize(("kind", "name"), [("mucosa", "polyp"), ("skin", "skin"), ("skin", "generic")])
     def test_covers_captions_of_phantoms_and_they_fit(self, kind: str, name: str) -> None:
@@ -225,6 +275,37 @@ class TestGrammarFiles:
         ],
     )
     def test_faults_are_one_line(self, tmp_path: Path, text: str, fault: str) -> None:
+        path = tmp_path / "x.yaml"
+        path.write_text(text)
+        with pytest.raises(InputError, match=fault) as error:
+            Grammar.load(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            (
+                GOOD + "slots: {size: {words: [a, no]}}",
+                "False is no text; write it in quotes",
+            ),
+            (GOOD + "slots: {size: {words: a}}", "write a list"),
+            (GOOD.replace("[a lesion]", "a lesion") + "slots: {size: {words: [a]}}", "short: is 'a lesion'"),
+            (GOOD.replace("nothing", "7") + "slots: {size: {words: [a]}}", "empty is 7; write a text"),
+            (GOOD + "slots: [size]", "slots: is .'size'.; write names"),
+            (GOOD + "slots: {size: [a]}", "the slot 'size' is"),
+            (GOOD + "mood: good\nslots: {size: {words: [a]}}", "it has 'mood'"),
+            (GOOD + "defaults: {mood: good}\nslots: {size: {words: [a]}}", "defaults give 'mood'"),
+            (GOOD + "slots: {size: {computed: area, bins: [0.2, 0.1], words: [a, b, c]}}", "list rising numbers"),
+            (GOOD + "slots: {size: {computed: area, bins: [big], words: [a, b]}}", "list rising numbers"),
+            (GOOD + "slots: {size: {computed: palette, palette: {red: [300, 0, 0]}}}", "'red' in its palette"),
+            (GOOD + "slots: {size: {computed: palette, palette: {red: '#ff0000'}}}", "'red' in its palette"),
+            (GOOD.replace("[, {size}]", "[, {size}") + "slots: {size: {words: [a]}}", "without its partner"),
+            (GOOD.replace("[, {size}]", "[, {size}[, big]]") + "slots: {size: {words: [a]}}", "nest none"),
+            (GOOD + f"slots: {{size: {{words: [{'very ' * 60}big]}}}}", "has 64 tokens, more than 60"),
+        ],
+    )
+    def test_faults_of_words_and_numbers(self, tmp_path: Path, text: str, fault: str) -> None:
         path = tmp_path / "x.yaml"
         path.write_text(text)
         with pytest.raises(InputError, match=fault) as error:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -22,7 +21,7 @@ from morphogen.data.mask_words import FIXED_WORDS, NAMED_COLOURS, RULES, Region,
 from morphogen.errors import InputError
 
 _FOLDER = Path(__file__).parent / "grammars"
-_PART = re.compile(r"\[([^\]]*)\]")
+PART = re.compile(r"\[([^\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _TOKEN = re.compile(r"'s|[^\W\d_]+|\d|[^\s\w]+|_")
 _MARKS = (",", ".", "-", "/", "'", "'s", "(", ")", *"0123456789")
@@ -65,14 +64,18 @@ class Grammar:
         Raises:
             InputError: No such grammar, or the file does not describe one.
         """
+        from morphogen.data.grammar_files import parse  # which builds on this class
+
         shipped = _FOLDER / f"{name_or_path}.yaml"
         path = shipped if shipped.is_file() else Path(name_or_path)
         if not path.is_file():
             raise InputError(f"{name_or_path}: no such grammar; name a YAML file or one of {', '.join(grammars())}")
         try:
-            return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+            return parse(yaml.safe_load(path.read_text(encoding="utf-8")), path)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: is not YAML ({' '.join(str(error).split())}); correct the file") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
 
     def describe(
         self,
@@ -102,7 +105,7 @@ class Grammar:
             known = all(slot in words for slot in _SLOT.findall(match[1]))
             return match[1] if known and (rng is None or rng.uniform() >= _LEFT_OUT) else ""
 
-        return fill_slots(_PART.sub(part, self.template), words)
+        return fill_slots(PART.sub(part, self.template), words)
 
     def label_caption(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
         """A short caption for these slot words: the first that they fill, or a random one with `rng`."""
@@ -230,21 +233,6 @@ def fill_slots(text: str, words: Mapping[str, str]) -> str:
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
 
 
-def _parse(raw: Any, path: Path) -> Grammar:
-    """Build a grammar from what the YAML file holds, or say what is wrong with it."""
-    if not isinstance(raw, dict) or not {"name", "template", "short", "empty", "unknown", "slots"} <= set(raw):
-        raise InputError(f"{path}: is not a grammar; it needs name, template, short, empty, unknown and slots")
-    try:
-        slots = {name: _slot(**slot) for name, slot in raw["slots"].items()}
-        grammar = Grammar(**{**raw, "slots": slots, "short": tuple(raw["short"]), "words": tuple(raw.get("words", ()))})
-    except (TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not a grammar ({error}); compare it with those of the package") from error
-    fault = _fault(grammar)
-    if fault:
-        raise InputError(f"{path}: {fault}")
-    return grammar
-
-
 def _longest(slot: Slot) -> str:
     def length(word: str) -> int:
         return len(tokens(word))
@@ -252,34 +240,3 @@ def _longest(slot: Slot) -> str:
     if slot.palette:
         return " and ".join(sorted(slot.palette, key=length)[-NAMED_COLOURS:])
     return max(choices(slot), key=length, default="word")
-
-
-def _slot(
-    words: Sequence[str] = (),
-    computed: str | None = None,
-    bins: Sequence[float] = (),
-    palette: Mapping[str, tuple[int, int, int]] | None = None,
-) -> Slot:
-    return Slot(tuple(words), computed, tuple(bins), palette or {})
-
-
-def _fault(grammar: Grammar) -> str | None:
-    """What keeps a grammar from always giving a sentence, or None."""
-    for name in _SLOT.findall(" ".join((grammar.template, *grammar.short))):
-        if name not in grammar.slots:
-            return f"the template uses the slot {name!r}, which is not described; add it under slots"
-    for name in _SLOT.findall(_PART.sub("", grammar.template)):
-        if name not in grammar.defaults:
-            return f"the slot {name!r} stands outside of brackets; bracket it or give it a word under defaults"
-    if not any(set(_SLOT.findall(text)) <= set(grammar.defaults) for text in grammar.short):
-        return "no entry of short does without slots; add one"
-    for name, slot in grammar.slots.items():
-        if slot.computed is not None and slot.computed not in RULES:
-            return f"the slot {name!r} is computed by {slot.computed!r}; choose one of {', '.join(RULES)}"
-        if slot.computed in ("area", "border") and len(slot.words) != len(slot.bins) + 1:
-            return (
-                f"the slot {name!r} has {len(slot.words)} words for {len(slot.bins)} bins; give one word more than bins"
-            )
-        if slot.computed == "palette" and not slot.palette:
-            return f"the slot {name!r} has no palette; list colour names with their RGB values"
-    return None

@@ -134,7 +134,8 @@ def read_normals(folder: Path) -> Dataset:
         was made of.
 
     Raises:
-        InputError: There is no such folder, it holds no pictures, one cannot be read, or none can be painted into.
+        InputError: There is no such folder, it holds no pictures, one cannot be read, none can be painted into, or
+            `make_normals` was stopped there.
         WorkError: None of the run's own images was taken.
     """
     if (folder / ROWS).is_file():
