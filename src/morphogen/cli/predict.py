@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from morphogen.segmenters.predictor import Predictor
 
 _MANIFEST = "predictions.json"
+_UNCERTAINTY = "uncertainty"
+_SCALES = {"std": 0.5, "entropy": 1.0}
+"""Maps of uncertainty, and the value that is written as 255."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,15 @@ class Predict(Verb):
     """Folder to write; new, or of an earlier call with the same segmenter."""
     batch_size: int = 32
     """Images that pass the network together."""
+    steps: int | None = None
+    """Segmenter latent: steps of its denoiser (1: the direct estimate; more: DDIM); as trained where left out."""
+    ensemble: int | None = None
+    """Segmenter latent: start noises whose probabilities are averaged."""
+    seed: int | None = None
+    """Segmenter latent: seed of the start noise, which is the same for every image."""
+    uncertainty: bool = False
+    """Segmenter latent, with --ensemble: write 8-bit maps too, in uncertainty/std (255 = a standard deviation of 0.5
+    between the members) and uncertainty/entropy (255 = all classes alike)."""
     probabilities: bool = False
     """Write 8-bit grey maps of the foreground's probability (255 = 1) instead of labels, for `eval masks
     --probabilities`; two classes only."""
@@ -48,14 +60,14 @@ class Predict(Verb):
         """Write the masks.
 
         Raises:
-            InputError: No segmenter, no images, a folder that holds something else, or probabilities of more than two
-                classes.
+            InputError: No segmenter, no images, a folder that holds something else, probabilities of more than two
+                classes, or settings that the segmenter does not have.
         """
         import torch
 
         from morphogen.data.pairs import say_holes
         from morphogen.progress import Stage, say
-        from morphogen.segmenters.predictor import load_segmenter
+        from morphogen.segmenters.predictor import Sampling, load_segmenter
 
         if self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
@@ -63,11 +75,14 @@ class Predict(Verb):
         if self.probabilities and len(predictor.classes) != 2:
             fault = f"{self.run_folder}: tells {len(predictor.classes)} classes apart"
             raise InputError(f"{fault}; --probabilities writes the one foreground of two, so leave it out")
+        predictor.with_sampling(Sampling(self.steps, self.ensemble, self.seed))
+        if self.uncertainty:
+            self._check_ensemble(predictor)
         records = _records(self.images)
         self._claim(predictor)
         say_holes(records)
         targets = _targets(records)
-        missing = {name: some for name, some in targets.items() if not _finished(self.out / name)}
+        missing = {name: some for name, some in targets.items() if not all(map(_finished, self._files(name)))}
         with Stage("predicting", len(targets), start=len(targets) - len(missing)) as stage:
             for part in _chunks(missing, self.batch_size):
                 self._predict(predictor, part)
@@ -82,6 +97,20 @@ class Predict(Verb):
             "classes": list(predictor.classes),
             "hash": predictor.hash,
         }
+
+    def _check_ensemble(self, predictor: Predictor) -> None:
+        members = self.ensemble or predictor.config["architecture"].get("ensemble")
+        if members is None:
+            raise InputError(
+                f"--uncertainty: the segmenter {predictor.config['segmenter']} draws no noise; leave it out"
+            )
+        if members < 2:
+            raise InputError("--uncertainty: needs several members; give --ensemble 8, say")
+
+    def _files(self, name: str) -> list[Path]:
+        """What is written for one target."""
+        maps = [self.out / _UNCERTAINTY / kind / name for kind in _SCALES] if self.uncertainty else []
+        return [self.out / name, *maps]
 
     def _claim(self, predictor: Predictor) -> None:
         """Make `out` the folder of this segmenter's predictions of this kind, or refuse to mix two."""
@@ -98,6 +127,8 @@ class Predict(Verb):
                 if note.get("probabilities", False) != self.probabilities:
                     held = "labels" if self.probabilities else "probability maps"
                     raise InputError(f"{self.out}: holds {held} of this segmenter; name another --out")
+                if note.get("sampling", {}) != predictor.sampling.given:
+                    raise InputError(f"{self.out}: holds predictions with other settings; name another --out")
                 return
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: is not the note of an earlier call; name another --out") from error
@@ -107,7 +138,8 @@ class Predict(Verb):
         values = _grey_levels(len(predictor.classes))
         rule = dict(zip(predictor.classes, values, strict=True))
         meaning = {"probabilities": True} if self.probabilities else {"grey_level_of_class": rule}
-        write_json(path, {"hash": predictor.hash, **meaning})
+        said = {"sampling": predictor.sampling.given} if predictor.sampling.given else {}
+        write_json(path, {"hash": predictor.hash, **meaning, **said})
 
     def _predict(self, predictor: Predictor, targets: Mapping[str, Sequence[Record]]) -> None:
         import numpy as np
@@ -116,19 +148,31 @@ class Predict(Verb):
         from morphogen.files import write_bytes
 
         pictures = [load_rgb(record) for records in targets.values() for record in records]
-        if self.probabilities:
-            maps: list[NDArray[Any]] = [_grey(p) for p in predictor.probabilities(pictures, self.batch_size)]
-        else:
-            maps = list(predictor(pictures, self.batch_size))
-        made = iter(maps)
+        made = zip(*self._maps(predictor, pictures), strict=True)
         for name, records in targets.items():
-            found = [next(made) for _ in records]
             plane = records[0].plane
-            if plane is not None:
-                data = _nifti(np.stack(found, axis=plane[0]).astype(np.uint8), records[0].image)
-            else:
-                data = _png(found[0] if self.probabilities else _levels(found[0], len(predictor.classes)))
-            write_bytes(self.out / name, data)
+            files = self._files(name)
+            for path, found in zip(files, zip(*(next(made) for _ in records), strict=True), strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if plane is not None:
+                    data = _nifti(np.stack(found, axis=plane[0]).astype(np.uint8), records[0].image)
+                else:
+                    grey = self.probabilities or path is not files[0]
+                    data = _png(found[0] if grey else _levels(found[0], len(predictor.classes)))
+                write_bytes(path, data)
+
+    def _maps(self, predictor: Predictor, pictures: list[NDArray[np.uint8]]) -> list[list[NDArray[Any]]]:
+        """For each file of `_files`: what it shows of every picture."""
+        if self.uncertainty:
+            found = predictor.uncertainty(pictures, self.batch_size)
+            probabilities = [p for p, _, _ in found]
+            maps = [[_bytes(m[i], scale) for m in found] for i, scale in enumerate(_SCALES.values(), start=1)]
+        elif self.probabilities:
+            probabilities, maps = predictor.probabilities(pictures, self.batch_size), []
+        else:
+            return [list(predictor(pictures, self.batch_size))]
+        first = [_bytes(p[1], 1.0) if self.probabilities else p.argmax(axis=0) for p in probabilities]
+        return [first, *maps]
 
 
 def _targets(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -185,11 +229,11 @@ def _levels(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.uint8]:
     return np.array(_grey_levels(n_classes), dtype=np.uint8)[labels]
 
 
-def _grey(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(2, H, W) in [0, 1] -> (H, W), 255 = certainly foreground."""
+def _bytes(values: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+    """(H, W) in [0, scale] -> the same in 0 to 255."""
     import numpy as np
 
-    return np.round(255 * probabilities[1].clip(0, 1)).astype(np.uint8)
+    return np.round(255 * (values / scale).clip(0, 1)).astype(np.uint8)
 
 
 def _png(levels: NDArray[np.uint8]) -> bytes:

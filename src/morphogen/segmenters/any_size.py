@@ -58,6 +58,11 @@ class AnySize(nn.Module):
         net: Any = self.net
         return net.predict_probabilities(self._padded(image), **settings).cropped(height, width)
 
+    @property
+    def check_sampling(self) -> Any:
+        """Refuses settings of a prediction that cannot be; an attribute of nets alone that have such settings."""
+        return self.net.check_sampling
+
     def saved_state(self) -> Mapping[str, Tensor]:
         """The state dict, without what serves training alone (``not_saved``, names of parts of the net)."""
         left = tuple(f"net.{part}." for part in getattr(self.net, "not_saved", ()))

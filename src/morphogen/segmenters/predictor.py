@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,26 @@ def load_segmenter(run: Path, device: str | torch.device = "cpu") -> Predictor:
         raise InputError(f"{folder}: is not a segmenter that this version reads ({line}); train it again") from error
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a segmenter that draws noise predicts; None for what its own config says.
+
+    Attributes:
+        steps: Of its denoiser.
+        ensemble: Start noises whose probabilities are averaged.
+        seed: Of the start noise.
+    """
+
+    steps: int | None = None
+    ensemble: int | None = None
+    seed: int | None = None
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The settings that are stated."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 class Predictor:
     """A trained segmenter.
 
@@ -101,8 +122,24 @@ class Predictor:
         self.net = net
         self.config = config
         self.folder = folder
+        self.sampling = Sampling()
         self.resolution: int = config["resolution"]
         self.classes: tuple[str, ...] = tuple(config["classes"])
+
+    def with_sampling(self, sampling: Sampling) -> Predictor:
+        """Change how it predicts; returns itself.
+
+        Raises:
+            InputError: The segmenter draws no noise, or a setting is out of range.
+        """
+        check = getattr(self.net, "check_sampling", None)
+        if sampling.given and check is None:
+            first = next(iter(sampling.given))
+            raise InputError(f"--{first}: the segmenter {self.config['segmenter']} has no such setting; leave it out")
+        if check is not None:
+            check(**sampling.given)
+        self.sampling = sampling
+        return self
 
     @cached_property
     def hash(self) -> str:
@@ -128,12 +165,53 @@ class Predictor:
         """Class probabilities at native size, (K, H, W) float32 per image; arguments as in a call."""
         return [p.numpy() for p in self._probabilities(images, batch_size)]
 
-    @torch.no_grad()
+    def uncertainty(
+        self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
+        """Probabilities of an ensemble at native size, and where its members disagree.
+
+        Args:
+            images: Each (H, W, 3) uint8, of any size.
+            batch_size: Images that pass the network together.
+
+        Returns:
+            For each image: class probabilities (K, H, W); standard deviation over the members (H, W) in [0, 0.5], of
+            the class where it is largest; entropy of the probabilities (H, W) as a part of log K, in [0, 1].
+
+        Raises:
+            InputError: The segmenter has no ensemble.
+        """
+        if not hasattr(self.net, "check_sampling"):
+            raise InputError(f"--uncertainty: the segmenter {self.config['segmenter']} draws no noise; leave it out")
+        made = self._sized(images, batch_size, self._with_uncertainty)
+        return [(maps[:-2].numpy(), maps[-2].numpy(), maps[-1].numpy()) for maps in made]
+
     def _probabilities(self, images: Sequence[NDArray[np.uint8]], batch_size: int) -> Iterator[Tensor]:
+        return self._sized(images, batch_size, self._plain)
+
+    @torch.no_grad()
+    def _sized(
+        self, images: Sequence[NDArray[np.uint8]], batch_size: int, maps_of: Callable[[Tensor], Tensor]
+    ) -> Iterator[Tensor]:
+        """The maps (B, M, R, R) of every image at its native size, (M, H, W)."""
         device = next(self.net.parameters()).device
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
             small = np.stack([resize_image(image, self.resolution).transpose(2, 0, 1) for image in part])
-            for image, probability in zip(part, self.net(to_input(small).to(device)).softmax(dim=1).cpu(), strict=True):
-                size = image.shape[:2]
-                yield F.interpolate(probability[None], size=size, mode="bilinear", align_corners=False)[0]
+            for image, maps in zip(part, maps_of(to_input(small).to(device)).cpu(), strict=True):
+                yield F.interpolate(maps[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0]
+
+    def _plain(self, image: Tensor) -> Tensor:
+        """(B, 3, R, R) -> (B, K, R, R) probabilities."""
+        net: Any = self.net
+        if self.sampling.given:
+            probabilities: Tensor = net.predict_probabilities(image, **self.sampling.given).probabilities
+            return probabilities
+        made: Tensor = net(image).softmax(dim=1)
+        return made
+
+    def _with_uncertainty(self, image: Tensor) -> Tensor:
+        """(B, 3, R, R) -> (B, K + 2, R, R): probabilities, standard deviation and entropy."""
+        net: Any = self.net
+        found = net.predict_probabilities(image, **self.sampling.given)
+        return torch.cat([found.probabilities, found.std[:, None], found.entropy[:, None]], dim=1)

@@ -33,7 +33,7 @@ FOLDER = "mask_autoencoder"
 _FILE = "decoder.safetensors"
 _MANY = 256
 """Masks that the oracle is measured on, and that the scale follows from, at most."""
-_STEPS, _BATCH, _LR = 400, 16, 1e-3
+_STEPS, _BATCH, _LR = 120, 8, 2e-3
 _NOISE = 0.5
 """Largest noise on the latents that the decoder learns from, as a part of their standard deviation."""
 
@@ -58,7 +58,7 @@ def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> Non
         say(f"mask autoencoder: Dice of decoded masks {before:.4f}; training its decoder")
         task = MaskDecoderTask(latent, masks)
         loop = LoopConfig(
-            max_train_steps=_STEPS, train_batch_size=_BATCH, seed=config.seed, checkpointing_steps=100,
+            max_train_steps=_STEPS, train_batch_size=_BATCH, seed=config.seed, checkpointing_steps=40,
             gradient_accumulation_steps=min(config.gradient_accumulation_steps, _BATCH),
             mixed_precision=config.mixed_precision,
         )  # fmt: skip
@@ -133,7 +133,7 @@ class MaskDecoderTask:
         vae: Any = net.autoencoder
         parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
         self.modules = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
-        self.modules.requires_grad_(True)
+        self.modules.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -143,7 +143,7 @@ class MaskDecoderTask:
 
     def phases(self) -> Sequence[Phase]:
         parameters = list(self.modules.parameters())
-        return [Phase("decoder", parameters, self.loss, lr=_LR, weight_decay=0.0, schedule="cosine", warmup=20)]
+        return [Phase("decoder", parameters, self.loss, lr=_LR, weight_decay=0.0, schedule="cosine", warmup=10)]
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         masks = torch.from_numpy(np.stack([self.masks[draw.index] for draw in draws])).long()

@@ -253,11 +253,19 @@ class LatentSegmenter(nn.Module):
         Raises:
             InputError: Steps or ensemble out of range.
         """
+        self.check_sampling(steps, ensemble, seed)
         steps, ensemble = steps or self.config.steps, ensemble or self.config.ensemble
-        refuse_sampling(steps, ensemble)
         tau = self.encode_image(image)
         found = [self.decode(self.denoise(tau, self.start(tau, k, seed), steps)) for k in range(ensemble)]
         return Prediction.of(torch.stack(found).softmax(dim=2))
+
+    def check_sampling(self, steps: int | None = None, ensemble: int | None = None, seed: int | None = None) -> None:
+        """Refuse settings of a prediction that cannot be.
+
+        Raises:
+            InputError: Steps or ensemble out of range.
+        """
+        refuse_sampling(1 if steps is None else steps, 1 if ensemble is None else ensemble)
 
     # ---- parts ----
 
