@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from morphogen.data.mask_transforms import SCALE, SCALING, transform_mask
 from morphogen.data.mask_words import AREA_BINS
@@ -56,7 +57,10 @@ class _Lesion:
             for part in set(range(1, n + 1)).difference(np.unique(nearest(parts, size)).tolist()):
                 row, column = np.argwhere(parts == part)[0]
                 labels[row * size[0] // parts.shape[0], column * size[1] // parts.shape[1]] = label
-        return _Lesion(labels, nearest(self.cut, size))
+        rows, columns = np.nonzero(self.cut)  # a thin line, which a reduction would miss
+        cut = np.zeros(size, dtype=bool)
+        cut[rows * size[0] // self.cut.shape[0], columns * size[1] // self.cut.shape[1]] = True
+        return _Lesion(labels, cut)
 
 
 def place_mask(
@@ -114,7 +118,8 @@ def place_mask(
 def nearest(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Nearest-neighbour resize (pixel centres aligned) of an (H, W) array of any type; as `resize_labels` does it."""
     rows, columns = (
-        ((np.arange(new) + 0.5) * (old / new)).astype(int) for new, old in zip(size, array.shape, strict=True)
+        np.array(Image.fromarray(np.arange(old, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST))[0]
+        for new, old in zip(size, array.shape, strict=True)
     )
     return np.asarray(array[rows[:, None], columns])
 

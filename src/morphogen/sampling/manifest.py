@@ -19,6 +19,8 @@ from morphogen.files import refuse_file, write_json, write_text
 Row = dict[str, Any]
 MERGED = "manifest.jsonl"
 """Written when every pair of the plan is there."""
+CLAIM = "run.json"
+"""Says whose folder it is."""
 
 
 def encode_png(array: np.ndarray) -> bytes:
@@ -110,7 +112,7 @@ def claim_folder(out: Path, identity: Mapping[str, Any]) -> None:
     Raises:
         InputError: `out` holds another run, or something else.
     """
-    path = out / "run.json"
+    path = out / CLAIM
     refuse_file(out)
     if path.exists():
         if _parse_object(path.read_text()) != dict(identity):

@@ -34,7 +34,7 @@ from morphogen.data.split import ids_hash
 from morphogen.errors import InputError, WorkError
 from morphogen.files import write_text
 from morphogen.progress import say, track
-from morphogen.sampling.manifest import append_rows, claim_folder, encode_png, write_file
+from morphogen.sampling.manifest import CLAIM, append_rows, claim_folder, encode_png, write_file
 from morphogen.training.rng import numpy_rng, seed_of
 
 OWN_SOURCES = ("removed", "regions")
@@ -138,14 +138,14 @@ def read_normals(folder: Path) -> Dataset:
             `make_normals` was stopped there.
         WorkError: None of the run's own images was taken.
     """
-    if (folder / ROWS).is_file():
-        rows = _rows(folder)
-        dataset = Dataset(
-            folder.name, folder, tuple(_record(folder, row) for row in _taken(folder, list(rows.values())))
-        )
-        if not len(dataset):
-            raise WorkError(_nothing(folder, list(rows.values())))
-        return dataset
+    if (folder / CLAIM).is_file():
+        own = list(_rows(folder).values())
+        if json.loads((folder / CLAIM).read_text())["records"] != ids_hash(row["id"] for row in own):
+            raise InputError(f"{folder}: is not finished; run the same `morphogen train` again")
+        taken = tuple(_record(folder, row) for row in _taken(folder, own))
+        if not taken:
+            raise WorkError(_nothing(folder, own))
+        return Dataset(folder.name, folder, taken)
     data = _folder(folder)
     rows = {record.id: _candidate(record, data, "folder", 0).row for record in track(data.records, "looking at images")}
     found = data.select([row["id"] for row in _taken(folder, list(rows.values()))])
