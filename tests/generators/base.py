@@ -14,8 +14,9 @@ from PIL import Image
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.records import Dataset, Record
 from morphogen.generators import GENERATORS, load_sampler
+from morphogen.sampling.into import plan_into
 from morphogen.sampling.jobs import Job, Sampler
-from morphogen.sampling.plan import plan_jobs
+from morphogen.sampling.plan import Plan, plan_jobs
 from morphogen.sampling.runner import run_jobs
 
 
@@ -45,7 +46,7 @@ class GeneratorTester:
     @pytest.fixture(scope="class")
     @classmethod
     def jobs(cls, data: Dataset, sampler: Sampler) -> list[Job]:
-        return list(plan_jobs(data, 1, "random", seed=3, size=sampler.resolution))
+        return list(plan(sampler, data, 1))
 
     def test_entry_and_sampler_agree(self, sampler: Sampler) -> None:
         assert sampler.needs == GENERATORS[self.name].needs
@@ -86,11 +87,11 @@ class GeneratorTester:
         assert any(not np.array_equal(a.image, b.image) for a, b in zip(sampler.sample(jobs), others, strict=True))
 
     def test_workers_and_restarts_write_the_same_files(self, sampler: Sampler, data: Dataset, tmp_path: Path) -> None:
-        plan = plan_jobs(data, 2, "random", seed=3, size=sampler.resolution)
+        planned = plan(sampler, data, 2)
         for size, ours in ((1, "ones"), (4, "fours")):
-            run_jobs(sampler, plan, tmp_path / ours, size)
+            run_jobs(sampler, planned, tmp_path / ours, size)
         for worker in range(2):
-            run_jobs(sampler, plan, tmp_path / "two", 1, (worker, 2))
+            run_jobs(sampler, planned, tmp_path / "two", 1, (worker, 2))
         assert _pictures(tmp_path / "two") == _pictures(tmp_path / "ones")
         for file in sorted((tmp_path / "ones" / "images").iterdir()):
             one, two = (np.array(Image.open(tmp_path / run / "images" / file.name)) for run in ("ones", "fours"))
@@ -99,13 +100,20 @@ class GeneratorTester:
         whole = _pictures(tmp_path / "fours")
         for name in sorted(whole)[1::3]:
             (tmp_path / "fours" / name).unlink()
-        run_jobs(sampler, plan, tmp_path / "fours", 4)
+        run_jobs(sampler, planned, tmp_path / "fours", 4)
         assert _pictures(tmp_path / "fours") == whole
 
     def test_sampling_reads_no_real_image(self, sampler: Sampler, jobs: list[Job]) -> None:
         gone = [replace(job, source=_unreadable(job.source)) for job in jobs]
         for one, two in zip(sampler.sample(jobs), sampler.sample(gone), strict=True):
             assert np.array_equal(one.image, two.image)
+
+
+def plan(sampler: Any, data: Dataset, copies: int) -> Plan:
+    """Some jobs: for the masks of `data`, and into the run's own normal images where the generator needs images."""
+    if "images" in sampler.needs:
+        return plan_into(data, sampler.normals, copies * len(data), "random", seed=3)
+    return plan_jobs(data, copies, "random", seed=3, size=sampler.resolution)
 
 
 def _pictures(run: Path) -> dict[str, bytes]:

@@ -66,7 +66,7 @@ def save(folder: Path, task: InpaintTask) -> None:
     else:
         info = {"weights": weights_hash(find_folder(config.foundation))}
     facts = {"generator": config.method, "classes": task.data.classes, "counts": task.data.counts, **info}
-    (folder / GRAMMAR).write_text(yaml.safe_dump(json.loads(json.dumps(asdict(task.data.grammar))), sort_keys=False))
+    (folder / GRAMMAR).write_text(_as_yaml(task.data.grammar), encoding="utf-8")
     (folder / INFO).write_text(json.dumps({**facts, "config": asdict(config)}, indent=1) + "\n")
 
 
@@ -87,6 +87,13 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
         foundation = Foundation.load(folder, device)
     content = files_hash(folder, [*folder.rglob("*.safetensors"), folder / INFO, folder / GRAMMAR])
     return Trained(foundation, config, Grammar.load(folder / GRAMMAR), content, classes, counts)
+
+
+def _as_yaml(grammar: Grammar) -> str:
+    """The file of a grammar, so that a run needs no other folder to sample."""
+    raw = json.loads(json.dumps(asdict(grammar)))  # tuples to lists
+    raw["slots"] = {name: {k: v for k, v in slot.items() if v} for name, slot in raw["slots"].items()}
+    return yaml.safe_dump({k: v for k, v in raw.items() if v or k == "slots"}, sort_keys=False, allow_unicode=True)
 
 
 def _updated(folder: Path, config: InpaintConfig, weights: str, device: str | torch.device) -> Foundation:

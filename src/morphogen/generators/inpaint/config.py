@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
@@ -158,12 +159,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 def inpaint_config(presets: str = "tiny", **changes: Any) -> InpaintConfig:
     """The settings of one preset, or several joined by ``+`` (``sdxl+lora``), with changes.
 
+    Named presets count before everything else, in the order of the table: `lora` is LoRA's recipe wherever it stands.
     A foundation's folder or hub id is a preset too: alone, the defaults on that foundation; as in ``sdxl+FOLDER``, the
     recipe of SDXL on it. So is ``option=value``, as in ``sd15+lesion_weight=0``.
 
     Raises:
         InputError: No such preset, or a value that its option cannot take.
     """
+    if not Path(presets).is_dir():  # whose name may hold a +
+        order = [*PRESETS]
+        presets = "+".join(sorted(presets.split("+"), key=lambda word: (*order, word).index(word)))
     return InpaintConfig(**{**preset_values(presets, PRESETS, _KINDS), **changes})
 
 
