@@ -1,12 +1,427 @@
-"""The latent segmenter."""
+"""The latent segmenter as a whole: objectives, prediction, training, files."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from segmenters.base import SegmenterTester
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from morphogen.cli import main
+from morphogen.data.phantoms import phantom_dataset
+from morphogen.errors import InputError, WorkError
+from morphogen.foundation.model import Foundation
+from morphogen.segmenters import build, resolve
+from morphogen.segmenters.latent import mask_autoencoder
+from morphogen.segmenters.latent.config import T
+from morphogen.segmenters.latent.labels import distances, picture
+from morphogen.segmenters.latent.mask_autoencoder import oracle_dice, prepare
+from morphogen.segmenters.latent.model import LatentSegmenter, Prediction
+from morphogen.segmenters.losses import cross_entropy, losses_of
+from morphogen.segmenters.predictor import Sampling, load_segmenter
+from morphogen.segmenters.task import SegmenterConfig, train_segmenter
+from morphogen.training.rng import normal, uniform
+from segmenters.base import PhantomPairs, SegmenterTester
+from small_foundations import perturb, small_tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random foundation, saved where `TestLatent` finds it."""
+    folder = tmp_path_factory.mktemp("foundation")
+    made = small_tiny()
+    made.vae.register_to_config(scaling_factor=0.7)
+    made.save(folder)
+    TestLatent.options = {"foundation": str(folder)}
+    return folder
+
+
+def outer(foundation: Path, n_classes: int = 2, **options: Any) -> Any:
+    """The net for images of any size, its zero layers and its scale moved, so that every part has a say."""
+    torch.manual_seed(0)
+    net: Any = build("latent", n_classes, resolve("latent", {"foundation": str(foundation), **options}))
+    perturb(net.net.denoiser)
+    net.net.scale.fill_(0.6)
+    return net.eval()
+
+
+def inner(foundation: Path, n_classes: int = 2, **options: Any) -> LatentSegmenter:
+    net: LatentSegmenter = outer(foundation, n_classes, **options).net
+    return net
+
+
+class Blocks(PhantomPairs):
+    """Bright rectangles of whole cells on noise: masks that the smallest autoencoder can learn."""
+
+    def _pair(self, seed: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        cells = np.zeros((self.resolution // 4, self.resolution // 4), dtype=np.uint8)
+        top, left, height, width = *rng.integers(0, 5, 2), *rng.integers(2, 5, 2)
+        cells[top : top + height, left : left + width] = 1
+        mask = cells.repeat(4, axis=0).repeat(4, axis=1)
+        image = np.clip(90 + 80 * mask + rng.normal(0, 15, (3, *mask.shape)), 0, 255).astype(np.uint8)
+        return image, mask
+
+
+def learn_masks(net: LatentSegmenter, masks: Tensor, steps: int) -> None:
+    """Trains the whole autoencoder, as a large foundation's has been."""
+    vae: Any = net.autoencoder.requires_grad_(True)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=4e-3)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 4e-3 * (1 - step / steps)
+        rows = masks[torch.randperm(len(masks))[:8]]
+        wanted = picture(rows, net.palette)
+        decoded = vae.decode(vae.encode(wanted).latent_dist.mean).sample
+        optimizer.zero_grad()
+        ((decoded - wanted).abs().mean() + cross_entropy(distances(decoded, net.palette), rows)).backward()
+        optimizer.step()
+    vae.requires_grad_(False)
+    net.scale.copy_(1 / mask_autoencoder.encoded_std(net, masks))
 
 
 class TestLatent(SegmenterTester):
     name = "latent"
-    options: ClassVar = {"foundation": "tiny"}
+
+    def test_overfits_four_phantoms(self) -> None:
+        """Eight images, to a Dice above 0.98 in one step."""
+        torch.manual_seed(0)
+        net: Any = build("latent", 2, self.options)
+        learn_masks(net.net, Blocks(32, first_seed=50).stacked()[1], 120)
+        images, masks = Blocks(8).stacked()
+        assert overfitted(net, images, masks, 90) > 0.98
+
+
+def overfitted(net: Any, images: Tensor, masks: Tensor, steps: int) -> float:
+    """Dice of one step on what was trained on."""
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 4e-3 * min(1, step / 10) * (1 - step / steps)
+        optimizer.zero_grad()
+        sum(losses_of(net.train(), images, masks, torch.arange(8) + 100 * step).values()).backward()
+        optimizer.step()
+    with torch.no_grad():
+        labels = net.eval()(images).argmax(dim=1)
+    return float(2 * (labels * masks).sum() / (labels.sum() + masks.sum()))
+
+
+class TestObjectives:
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        images, masks = PhantomPairs(3).stacked()
+        return images, masks, torch.tensor([4, 5, 6])
+
+    def literal(self, net: LatentSegmenter, sampled: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """z0, eps, z_t, the denoiser's output and t of the batch, row by row."""
+        images, masks, seeds = self.batch()
+        rows = []
+        for image, mask, seed in zip(images[:, None], masks, seeds, strict=True):
+            y = torch.where(mask == 1, 1.0, -1.0).expand(1, 3, -1, -1)
+            posterior = net.autoencoder.encode(y).latent_dist
+            z = posterior.mean
+            if sampled:
+                z = z + posterior.std * normal([int(seed)], z.shape[1:], "posterior")
+            z0 = net.scale * z
+            t = (1000 * uniform([int(seed)], "t")).long()
+            eps = normal([int(seed)], z.shape[1:], "eps")
+            z_t = net.abar[t].sqrt() * z0 + (1 - net.abar[t]).sqrt() * eps
+            rows.append((z0, eps, z_t, net._denoiser(z_t, net.vision(image), t), t))
+        return tuple(torch.cat(part) for part in zip(*rows, strict=True))  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def test_paper_is_the_noise_and_the_direct_estimate(self, foundation: Path) -> None:
+        net = inner(foundation, objective="paper", latent_weight=0.3)
+        z0, eps, z_t, output, t = self.literal(net, sampled=True)
+        found = net.losses(*self.batch())
+        assert found.keys() == {"noise", "latent"}
+        torch.testing.assert_close(found["noise"], (eps - output).abs().mean())
+        abar = net.abar[t].view(-1, 1, 1, 1)
+        direct = (z_t - (1 - abar).sqrt() * output) / abar.sqrt()
+        torch.testing.assert_close(found["latent"], 0.3 * (z0 - direct).abs().mean())
+        w = ((1 - abar) / abar).sqrt()  # |z0 - direct| = w_t |eps - e|
+        torch.testing.assert_close((z0 - direct).abs(), w * (eps - output).abs(), rtol=1e-3, atol=1e-4)
+
+    @torch.no_grad()
+    def test_x0_is_the_latent_of_the_mode(self, foundation: Path) -> None:
+        net = inner(foundation, objective="x0")
+        z0, _, _, output, _ = self.literal(net, sampled=False)
+        found = net.losses(*self.batch())
+        assert found.keys() == {"latent"}
+        torch.testing.assert_close(found["latent"], (z0 - output).abs().mean())
+
+    @torch.no_grad()
+    def test_timesteps_are_uniform_over_all(self, foundation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        net, seen = inner(foundation), []
+        monkeypatch.setattr(net, "_denoiser", lambda z, tau, t: seen.append(t) or z)
+        images, masks, _ = self.batch()
+        for first in range(0, 3000, 3):
+            net.losses(images[:, :, :4, :4], masks[:, :4, :4], torch.arange(first, first + 3))
+        t = torch.cat(seen)
+        assert t.min() >= 0
+        assert t.max() <= T - 1
+        assert (torch.histc(t.float(), 10, 0, T) - 300).abs().max() < 6 * 300**0.5
+
+    def test_alignment_is_weighted_cosine_with_the_tokens_and_is_not_kept(
+        self, foundation: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from morphogen.metrics import lite0, weights
+
+        torch.manual_seed(1)
+        trunk = lite0.Lite0Features()
+        monkeypatch.setattr(weights, "locate", lambda name: Path())
+        monkeypatch.setattr(lite0, "lite0_encoder", lambda pretrained: trunk)
+        wrapped = outer(foundation, objective="x0-align")
+        net = wrapped.net
+        images, masks, seeds = self.batch()
+        features: list[Tensor] = []
+        net.denoiser.down_blocks[0].register_forward_hook(lambda m, i, o: features.append(o[0]))
+        found = net.losses(images, masks, seeds)
+        (seen,) = features
+        with torch.no_grad():
+            side = 16 * seen.shape[-1]
+            big = torch.nn.functional.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(
+                -1, 1
+            )
+            tokens = trunk(((big / 2 + 0.5) * 255 - 127) / 128)[3]
+        assert tokens.shape[-2:] == seen.shape[-2:]
+        cosines = [
+            torch.nn.functional.cosine_similarity(net.alignment.project(seen[b, :, y, x]), tokens[b, :, y, x], dim=0)
+            for b in range(3) for y in range(seen.shape[2]) for x in range(seen.shape[3])
+        ]  # fmt: skip
+        torch.testing.assert_close(found["align"], -0.75 * torch.stack(cosines).mean(), rtol=1e-3, atol=1e-4)
+        found["align"].backward()
+        assert net.alignment.project[0].weight.grad.abs().sum() > 0
+        assert net.denoiser.conv_in.weight.grad.abs().sum() > 0
+        assert all(p.grad is None for p in trunk.parameters())
+        plain = outer(foundation, objective="x0")
+        assert wrapped.saved_state().keys() == plain.state_dict().keys()
+
+    def test_tokens_of_a_dinov2_folder(self, foundation: Path, tmp_path: Path) -> None:
+        from small_vision import small_dino
+
+        small_dino(image_size=56).save_pretrained(tmp_path / "dino")
+        net = inner(foundation, objective="x0-align", align=str(tmp_path / "dino"))
+        images, masks, seeds = self.batch()
+        assert net.losses(images, masks, seeds)["align"].isfinite()
+        teacher = net.alignment._teacher[0]  # type: ignore[union-attr]
+        tokens = teacher(images, (4, 4))
+        assert tokens.shape == (3, 4, 4, 16)
+        whole = teacher.net(teacher.prepared(images, (4, 4))).last_hidden_state
+        assert torch.equal(tokens[:, 1, 2], whole[:, 1 + 4 + 2])
+
+
+class TestPrediction:
+    @pytest.mark.parametrize("objective", ["paper", "x0"])
+    @torch.no_grad()
+    def test_one_step_is_the_direct_estimate_at_the_last_timestep(self, foundation: Path, objective: str) -> None:
+        net, (images, _) = inner(foundation, objective=objective), PhantomPairs(2).stacked()
+        tau = net.encode_image(images)
+        noise = normal([0], (4, 128, 128), "z_T")[:, :, :8, :8].expand(2, -1, -1, -1)
+        output = net._denoiser(noise, tau, torch.tensor([999, 999]))
+        abar = net.abar[999]
+        z0 = (noise - (1 - abar).sqrt() * output) / abar.sqrt() if objective == "paper" else output
+        assert torch.equal(net.denoise(tau, noise), z0)
+        assert torch.equal(net(images), net.decode(z0))
+        assert torch.equal(net.predict_probabilities(images).probabilities, net.decode(z0).softmax(dim=1))
+        assert not net.predict_probabilities(images).std.any()
+
+    @pytest.mark.parametrize("objective", ["paper", "x0"])
+    @torch.no_grad()
+    def test_several_steps_are_those_of_diffusers(self, foundation: Path, objective: str) -> None:
+        from diffusers import DDIMScheduler
+
+        net, (images, _) = inner(foundation, objective=objective), PhantomPairs(2).stacked()
+        kind = "epsilon" if objective == "paper" else "sample"
+        scheduler = DDIMScheduler(
+            beta_start=0.0015, beta_end=0.0155, beta_schedule="scaled_linear", clip_sample=False,
+            timestep_spacing="trailing", prediction_type=kind,
+        )  # fmt: skip
+        scheduler.set_timesteps(5)
+        tau = net.encode_image(images)
+        z = noise = net.start(tau)
+        for t in scheduler.timesteps:
+            z = scheduler.step(net._denoiser(z, tau, t.expand(2)), t, z).prev_sample
+        torch.testing.assert_close(net.denoise(tau, noise, 5), z, rtol=1e-3, atol=1e-3)
+
+    @torch.no_grad()
+    def test_an_ensemble_is_the_mean_of_its_members(self, foundation: Path) -> None:
+        images = PhantomPairs(2).stacked()[0]
+        net = inner(foundation, 3, ensemble=3, seed=5)
+        members = torch.stack([inner(foundation, 3, seed=5 + k)(images).softmax(dim=1) for k in range(3)])
+        found = net.predict_probabilities(images)
+        torch.testing.assert_close(found.probabilities, members.mean(dim=0))
+        torch.testing.assert_close(net(images).softmax(dim=1), members.mean(dim=0))
+        spread = members.double().numpy().std(axis=0).max(axis=1)
+        np.testing.assert_allclose(found.std.numpy(), spread, atol=1e-5)
+        p = members.double().mean(dim=0).numpy()
+        entropy = -(p * np.log(np.maximum(p, 1e-30))).sum(axis=1) / np.log(3)
+        np.testing.assert_allclose(found.entropy.numpy(), entropy, atol=1e-5)
+        other = inner(foundation, 3)
+        again = other.predict_probabilities(images, ensemble=3, seed=5)
+        assert torch.equal(again.probabilities, found.probabilities)
+        assert not torch.equal(other.predict_probabilities(images, seed=6).probabilities, other(images).softmax(dim=1))
+
+    def test_the_largest_disagreement_and_entropy(self) -> None:
+        apart = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).view(2, 1, 2, 1, 1)
+        found = Prediction.of(apart)
+        assert found.std.item() == pytest.approx(0.5)
+        assert found.entropy.item() == pytest.approx(1.0)
+
+    @torch.no_grad()
+    def test_noise_repeats_on_large_latents(self, foundation: Path) -> None:
+        net = inner(foundation)
+        noise = net.start(torch.zeros(1, 4, 130, 260))
+        assert torch.equal(noise[..., :2, :128], noise[..., 128:, 128:256])
+        assert torch.equal(noise[..., :8, :8], net.start(torch.zeros(1, 4, 8, 8)))
+
+    def test_settings_out_of_range(self, foundation: Path) -> None:
+        net = inner(foundation)
+        with pytest.raises(InputError, match="--steps 0: the segmenter latent takes 1 to 1000"):
+            net.predict_probabilities(torch.zeros(1, 3, 32, 32), steps=0)
+        with pytest.raises(InputError, match="--ensemble 99"):
+            net.predict_probabilities(torch.zeros(1, 3, 32, 32), ensemble=99)
+
+
+class TestMaskAutoencoder:
+    @torch.no_grad()
+    def test_oracle_is_the_dice_of_each_class_over_images_that_have_it(self, foundation: Path) -> None:
+        net = inner(foundation, 3)
+        masks = PhantomPairs(3, n_classes=3).stacked()[1]
+        masks[0] = masks[0].clamp(max=1)  # one image without class 2
+        labels = net.decode(net.encode_mask(masks)).argmax(dim=1)
+        for k, found in enumerate(oracle_dice(net, masks), start=1):
+            pairs = [(label == k, mask == k) for label, mask in zip(labels, masks, strict=True) if (mask == k).any()]
+            scores = [2 * (a & b).sum().item() / (a.sum() + b.sum()).item() for a, b in pairs]
+            assert found == pytest.approx(np.mean(scores))
+
+    def test_prepared_net_has_unit_latents_and_a_better_decoder(
+        self, foundation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(mask_autoencoder, "_STEPS", 12)
+        net, pairs = outer(foundation, 3), PhantomPairs(6, n_classes=3)
+        encoder = {k: v.clone() for k, v in net.net.autoencoder.encoder.state_dict().items()}
+        prepare(net, [pairs], SegmenterConfig(), tmp_path)
+        masks = pairs.stacked()[1]
+        assert float(net.net.encode_mask(masks).std()) == pytest.approx(1, abs=1e-3)
+        note = net.notes["oracle_dice"]
+        assert note["per_class"] == oracle_dice(net.net, masks)
+        assert note["mean"] == pytest.approx(np.mean(note["per_class"])) != note["before"]
+        assert all(torch.equal(v, encoder[k]) for k, v in net.net.autoencoder.encoder.state_dict().items())
+        assert not any(p.requires_grad for p in net.net.autoencoder.parameters())
+        weights = {k: v.clone() for k, v in net.state_dict().items()}
+        again = outer(foundation, 3)
+        prepare(again, [pairs], SegmenterConfig(), tmp_path)  # a continued run finds its work done
+        assert all(torch.equal(v, weights[k]) for k, v in again.state_dict().items())
+
+
+QUICK = SegmenterConfig(max_train_steps=4, train_batch_size=4, checkpointing_steps=2, validation_steps=2, ema_decay=0.5)
+
+
+class TestTraining:
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mask_autoencoder, "_STEPS", 2)
+
+    def config(self, foundation: Path, **changes: Any) -> SegmenterConfig:
+        return replace(QUICK, architecture={"foundation": str(foundation), **changes})
+
+    @pytest.mark.parametrize("fails", ["while the decoder trains", "while the segmenter trains"])
+    def test_a_stopped_run_ends_with_the_same_bits(
+        self, fails: str, foundation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from morphogen.segmenters.task import SegmenterTask
+
+        pairs, config = PhantomPairs(4), self.config(foundation)
+        whole = train_segmenter("latent", pairs, pairs, config, tmp_path / "whole")
+        target = mask_autoencoder.MaskDecoderTask if "decoder" in fails else SegmenterTask
+        batch, calls = target.batch, iter(range(99))
+        monkeypatch.setattr(
+            target, "batch",
+            lambda self, draws: batch(self, draws) if next(calls) != (1 if "decoder" in fails else 3) else _cut(),
+        )  # fmt: skip
+        with pytest.raises(WorkError):
+            train_segmenter("latent", pairs, pairs, config, tmp_path / "cut")
+        cut = train_segmenter("latent", pairs, pairs, config, tmp_path / "cut")
+        a, b = (load_file(run / "final" / "model.safetensors") for run in (whole, cut))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+    def test_run_holds_all_that_prediction_needs(
+        self, foundation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pairs = PhantomPairs(4)
+        run = train_segmenter("latent", pairs, pairs, self.config(foundation), tmp_path / "run")
+        frozen = Foundation.load(foundation).vae.encoder.state_dict()
+        saved = load_file(run / "final" / "model.safetensors")
+        assert all(torch.equal(saved[f"net.autoencoder.encoder.{k}"], v) for k, v in frozen.items())
+        assert json.loads((run / "final" / "config.json").read_text())["oracle_dice"]["mean"] <= 1
+        monkeypatch.setattr(Foundation, "load", None)
+        monkeypatch.setattr("morphogen.foundation.model.find_folder", None)
+        predictor = load_segmenter(run)
+        image = pairs[0][0].transpose(1, 2, 0)
+        assert predictor([image])[0].shape == (32, 32)
+        told = Foundation.conditioning
+        assert told is not None
+        assert saved["net.prompt_states"].abs().sum() > 0
+        several = load_segmenter(run).with_sampling(Sampling(steps=2, ensemble=2, seed=1)).probabilities([image])[0]
+        assert not np.array_equal(several, predictor.probabilities([image])[0])
+
+    def test_average_covers_all_that_trains_and_nothing_else(self, foundation: Path, tmp_path: Path) -> None:
+        from morphogen.segmenters.task import SegmenterTask
+        from morphogen.training.loop import _Run
+
+        config = self.config(foundation)
+        task = SegmenterTask("latent", [PhantomPairs(4)], PhantomPairs(4), config)
+        averaged = _Run(task, config.loop(), tmp_path, "").ema.live  # type: ignore[union-attr]
+        parts = {name.split(".")[2 - 1] for name in averaged}
+        assert parts == {"net"}
+        assert {name.split(".")[2] for name in averaged} == {"vision", "denoiser"}
+        (phase,) = task.phases()
+        assert {id(p) for group in phase.groups for p in group.parameters} == {id(p) for p in averaged.values()}
+
+    def test_resolution_of_half_cells_is_one_line(self, foundation: Path, tmp_path: Path) -> None:
+        pairs = PhantomPairs(2, 36)
+        with pytest.raises(InputError, match="--resolution 36: is not a multiple of 8"):
+            train_segmenter("latent", pairs, pairs, self.config(foundation), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def _cut() -> Any:
+    raise WorkError("power cut")
+
+
+def test_the_commands(foundation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(mask_autoencoder, "_STEPS", 1)
+    phantom_dataset(tmp_path / "data", "mucosa", 8, 32, subjects=4)
+    run, out = tmp_path / "run", tmp_path / "out"
+    words = ["train", "latent", str(tmp_path / "data"), "--out", str(run), "--resolution", "32"]
+    quick = ["--max-train-steps", "2", "--train-batch-size", "4", "--ema-decay", "0.9"]
+    assert main([*words, *quick, "--preset", f"foundation={foundation}+objective=paper"]) == 0
+    assert "ema_decay: 0.9" in (run / "config.yaml").read_text()
+    words = ["predict", str(run), str(tmp_path / "data"), "--out", str(out)]
+    more = ["--steps", "2", "--ensemble", "3", "--seed", "4", "--uncertainty"]
+    assert main([*words, *more]) == 0
+    images = sorted((tmp_path / "data" / "images").iterdir())
+    found = load_segmenter(run).with_sampling(Sampling(2, 3, 4)).uncertainty([np.array(Image.open(images[0]))])[0]
+    for kind, values, scale in (("std", found[1], 0.5), ("entropy", found[2], 1.0)):
+        shown = np.array(Image.open(out / "uncertainty" / kind / f"{images[0].stem}.png")) / 255 * scale
+        np.testing.assert_allclose(shown, values, atol=scale / 255)
+    assert np.array_equal(np.array(Image.open(out / f"{images[0].stem}.png")) // 255, found[0].argmax(axis=0))
+    (out / "uncertainty" / "std" / f"{images[0].stem}.png").unlink()
+    assert main([*words, *more, "--json", str(tmp_path / "note")]) == 0
+    assert json.loads((tmp_path / "note").read_text())["made"] == 1
+    for bad, said in (
+        (["--steps", "3"], "holds predictions with other settings"),
+        (["--steps", "0"], "--steps 0: the segmenter latent takes 1 to 1000"),
+        (["--uncertainty"], "--uncertainty: needs several members"),
+    ):
+        capsys.readouterr()
+        assert main([*words, *bad]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert said in lines[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from diffusers.models.attention_processor import Attention
 
 from morphogen.errors import InputError
 from morphogen.segmenters import build, read_options, resolve
-from morphogen.segmenters.latent.config import T, LatentConfig
+from morphogen.segmenters.latent.config import LatentConfig, T
 from morphogen.segmenters.latent.labels import colours, distances, logits, picture
 from morphogen.segmenters.latent.networks import make_autoencoder, make_denoiser, widened
 from morphogen.segmenters.latent.schedule import alphas_cumprod, visited
@@ -38,7 +39,7 @@ class TestSchedule:
         assert times[0] == T - 1
         assert len(times) == steps
         assert times[-1] >= 0
-        gaps = [a - b for a, b in zip(times, times[1:], strict=False)]
+        gaps = [a - b for a, b in pairwise(times)]
         assert all(gap in (T // steps, -(-T // steps)) for gap in gaps)
 
 
