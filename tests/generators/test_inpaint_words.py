@@ -15,7 +15,10 @@ from morphogen.data.mask_words import AGREEING, GEOMETRY, choices
 from morphogen.data.pairs import Pairs
 from morphogen.data.phantoms import phantom, phantom_dataset
 from morphogen.data.prompts import Grammar, check_length, check_words, grammars, vocabulary
+from morphogen.data.records import Dataset
 from morphogen.errors import InputError
+from morphogen.generators.inpaint.config import inpaint_config
+from morphogen.generators.inpaint.model import check
 from morphogen.generators.inpaint.words import (
     Contradiction,
     compose,
@@ -241,3 +244,45 @@ def test_a_grammar_of_the_users_own(tmp_path: Path) -> None:
     check_words(" ".join(texts), [*vocabulary(), "burn"])
     with pytest.raises(InputError, match="does not know 'burn'"):
         check_words(" ".join(texts), vocabulary())
+
+
+def documented() -> str:
+    """The example of docs/prompts.md."""
+    page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    block = page.partition("    # wound.yaml\n")[2].partition("\n\n")[0]
+    return "\n".join(line[4:] for line in block.splitlines())
+
+
+class TestPreset:
+    """A user's grammar on its way from ``--preset grammar=FILE`` to the generator."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Dataset:
+        return phantom_dataset(tmp_path / "data", "skin", 3, 64)
+
+    def test_the_documented_one_is_taken(self, data: Dataset, tmp_path: Path) -> None:
+        path = tmp_path / "wound.yaml"
+        path.write_text(documented())
+        config = inpaint_config(f"tiny+grammar={path}")
+        foundation = check(data, config)
+        text = compose(Grammar.load(config.grammar), ellipse(20, 20, 12, 12), np.random.default_rng(0))
+        assert text.startswith("medical image of a medium-sized round wound, in the upper left of the image with ")
+        foundation.check_prompts([text])
+
+    @pytest.mark.parametrize(
+        ("change", "fault"),
+        [
+            (("wound[", "sore["), "does not know 'sore'"),
+            (("[{size} ]", "[{size "), "without its partner"),
+            (("computed: outline", "computed: mood"), "is computed by 'mood'"),
+            (("dark surface", "no"), "False is no text"),
+        ],
+    )
+    def test_faults_are_named(self, data: Dataset, tmp_path: Path, change: tuple[str, str], fault: str) -> None:
+        path = tmp_path / "wound.yaml"
+        path.write_text(documented().replace(*change))
+        with pytest.raises(InputError, match=fault) as error:
+            check(data, inpaint_config(f"tiny+grammar={path}"))
+        assert "\n" not in str(error.value)
+        with pytest.raises(InputError, match="no such grammar"):
+            check(data, inpaint_config(f"tiny+grammar={tmp_path / 'none.yaml'}"))

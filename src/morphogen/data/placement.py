@@ -33,8 +33,8 @@ _LEAST_AT_BORDER = 0.35
 _BAND, _CHORD = 0.006, 0.35
 """Distance from the border, relative to the shorter side, within which a lesion touches it, and the length of touch,
 relative to the square root of the lesion's area, that makes a cut."""
-_ALONG, _NEAR = 0.8, 4
-"""Share of a cut edge that must lie within so many px of a border."""
+_ALONG, _NEAR = 0.8, 0.014
+"""Share of a cut edge that must lie near a border: nearer than that much of the shorter side."""
 _EIGHT = np.ones((3, 3), dtype=bool)
 
 
@@ -198,6 +198,7 @@ def _places(lesion: _Lesion, field: np.ndarray, border: bool) -> np.ndarray:
     if not border:
         return np.asarray(outside < 0.5)
     seen = ndimage.binary_fill_holes(field)
-    near = (seen & ~ndimage.binary_erosion(seen, _EIGHT, iterations=_NEAR)).astype(np.float64)
+    width = max(2, round(_NEAR * min(field.shape)))
+    near = (seen & ~ndimage.binary_erosion(seen, _EIGHT, iterations=width)).astype(np.float64)
     along = signal.fftconvolve(near, lesion.cut[::-1, ::-1], mode="valid")
     return np.asarray((outside < 0.5) & (along > _ALONG * lesion.cut.sum() - 0.5))
