@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,12 @@ from PIL import Image
 from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.readers import read_dataset
+from morphogen.foundation.inpainting import widen
 from morphogen.generators.copy_paste.model import CopyPasteConfig, train
-from small_foundations import perturb, small_tiny
+from morphogen.generators.inpaint.config import InpaintConfig
+from morphogen.generators.inpaint.holes import feathered
+from morphogen.generators.inpaint.model import train as train_inpaint
+from small_foundations import perturb, small_foundation, small_tiny
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,7 @@ def test_prompts_are_recorded(folder: Path, tmp_path: Path) -> None:
         (["--masks", "{}/data", "--batch-size", "0"], "--batch-size: is 0"),
         (["--masks", "{}/data", "--mask-transform", "bend"], "--mask-transform: 'bend'"),
         (["--masks", "{}/data", "--mask-values", "0=0;9=1"], "--mask-values: '0=0;9=1' is not a rule"),
+        (["--masks", "{}/data", "--preset", "solver=ddim"], "--preset solver=ddim: this generator has no options"),
         (["--masks", "{}/nowhere"], "nowhere"),
     ],
 )
@@ -187,6 +193,8 @@ class TestFoundation:
             (["--prompts", "{}/prompts.txt", "--mask-transform", "flip"], "--mask-transform: a foundation takes no"),
             (["--prompts", "{}/prompts.txt", "--mask-values", "0=0,7=1"], "--mask-values: a foundation takes no"),
             (["--prompts", "{}/prompts.txt", "--per-mask", "0"], "--per-mask: is 0"),
+            (["--prompts", "{}/prompts.txt", "--preset", "solver=ddim"], "--preset: is for an inpainting foundation"),
+            (["--images", "{}", "--masks", "{}"], "its U-Net reads 4 channels, not those of one for inpainting"),
         ],
     )
     def test_wrong_input_is_refused_before_any_work(
@@ -249,3 +257,110 @@ class TestFoundation:
 
 def _files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+class TestInpainting:
+    """Lesions into images: a trained run, and an inpainting foundation without any training."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def root(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """data/, a run/ of the small foundation, a stock inpainting folder sd9/, and normal/ images of other sizes."""
+        root = tmp_path_factory.mktemp("inpaint")
+        data = phantom_dataset(root / "data", "mucosa", 3, 32)
+        small_tiny().save(root / "f")
+        config = InpaintConfig(foundation=str(root / "f"), max_train_steps=1, train_batch_size=2, sampling_steps=2)
+        train_inpaint(data, config, root / "run")
+        made = widen(small_foundation("sd", root / "t"))
+        made.save(root / "sd9")
+        (root / "normal").mkdir()
+        for k, size in enumerate(((48, 40), (33, 64))):
+            picture = Image.open(sorted((root / "run" / "normals" / "images").iterdir())[k]).resize(size)
+            picture.save(root / "normal" / f"n{k}.png")
+        for name, text in {
+            "slots": "endoscopic photo of a {size} polyp\na photo of a polyp\n",
+            "wrong": "a photo of a polyp\na photo of a diminutive polyp, large, small, medium-sized\n",
+            "long": "a photo of a polyp\n" + "polyp " * 80 + "\n",
+            "slot": "a {sort} polyp\n",
+        }.items():
+            (root / f"{name}.txt").write_text(text)
+        return root
+
+    def sampled(self, root: Path, out: Path, *words: str | Path) -> list[dict[str, Any]]:
+        assert main(["sample", *map(str, words), "--out", str(out), "--masks", str(root / "data")]) == 0
+        return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+    def test_a_run_paints_into_its_own_images(self, root: Path, tmp_path: Path) -> None:
+        rows = self.sampled(root, tmp_path / "out", root / "run", "--per-mask", "2")
+        assert [row["id"] for row in rows] == [f"mucosa-00000{k}_0{copy}" for k in range(3) for copy in range(2)]
+        assert {row["origin"]["normal"]["source"] for row in rows} == {"removed"}
+        assert {row["origin"]["outside"] for row in rows} == {0}
+        data = read_dataset(tmp_path / "out")
+        assert len(data.annotated) == 6
+        again = self.sampled(root, tmp_path / "again", root / "run", "--per-mask", "2", "--preset", "guidance=2.5")
+        assert [row["sha256"] for row in again] == [row["sha256"] for row in rows]  # its own value
+
+    def test_other_images_of_any_size_and_other_options(self, root: Path, tmp_path: Path) -> None:
+        words = (root / "run", "--images", root / "normal", "--preset", "text=none+strength=0.8")
+        rows = self.sampled(root, tmp_path / "out", *words)
+        sizes = {Image.open(tmp_path / "out" / "images" / f"{row['id']}.png").size for row in rows}
+        assert sizes <= {(48, 40), (33, 64)}
+        for row in rows:
+            assert (row["origin"]["text"], row["origin"]["strength"], row["origin"]["prompt"]) == ("none", 0.8, "")
+            normal = np.array(Image.open(root / "normal" / f"{row['origin']['normal']['id']}.png"))
+            made = np.array(Image.open(tmp_path / "out" / "images" / f"{row['id']}.png"))
+            mask = np.array(Image.open(tmp_path / "out" / "masks" / f"{row['id']}.png"))
+            same = (made == normal).all(axis=2)
+            assert same[feathered(mask, row["origin"]["feather"]) == 0].all()
+            assert not same[mask > 0].all()
+
+    def test_an_inpainting_foundation_needs_no_training(self, root: Path, tmp_path: Path) -> None:
+        words = ("--images", root / "normal", "--prompts", root / "slots.txt")
+        rows = self.sampled(root, tmp_path / "out", root / "sd9", *words, "--preset", "grammar=polyp+sampling_steps=2")
+        assert {row["origin"]["text"] for row in rows} == {"given"}
+        filled = {row["origin"]["prompt"] for row in rows}
+        assert "a photo of a polyp" in filled
+        assert any(" polyp" in text and "{" not in text and text.startswith("endoscopic") for text in filled)
+        assert {row["origin"]["foundation"] for row in rows} == {"sd9"}
+
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            (["{}/run", "--prompts", "{}/wrong.txt"], ", but the mask is "),
+            (["{}/run", "--prompts", "{}/long.txt"], "has 80 tokens, and the text encoder reads 62; shorten it"),
+            (["{}/run", "--prompts", "{}/slot.txt"], "has no slot 'sort'"),
+            (["{}/run", "--images", "{}/nowhere"], "nowhere: does not exist"),
+            (["{}/run", "--preset", "lr=3"], "there is no option 'lr'"),
+            (["{}/run", "--preset", "text=some"], "--text some: choose mask or none or wrong"),
+            (["{}/run", "--per-mask", "0"], "--per-mask: is 0"),
+            (["{}/sd9", "--images", "{}/normal", "--prompts", "{}/long.txt"], "has 82 tokens, the start and end marks"),
+            (["{}/sd9", "--images", "{}/normal", "--preset", "grammar=none"], "none: no such grammar"),
+            (["{}/sd9", "--images", "{}/normal", "--preset", "resolution=30"], "is not a multiple of 4"),
+            (
+                ["{}/sd9"],
+                "--masks: a foundation takes no masks for sampling; leave the option out, or give --images and",
+            ),
+        ],
+    )
+    def test_wrong_input_is_refused_before_any_work(
+        self, words: list[str], line: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        given = [word.format(root) for word in words]
+        if given[0].endswith("sd9") and "--images" not in given:
+            given += ["--prompts", str(root / "slots.txt")]
+        assert main(["sample", *given, "--masks", str(root / "data"), "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.strip().count("\n") == 0
+        assert not (tmp_path / "out").exists()
+
+    def test_masks_are_needed(self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["sample", str(root / "run"), "--out", str(tmp_path / "out")]) == 2
+        assert "this generator needs masks; give them with --masks" in capsys.readouterr().err
+
+    def test_an_empty_mask_is_refused(self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        data = shutil.copytree(root / "data", tmp_path / "data")
+        file = sorted((data / "masks").iterdir())[1]
+        Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(file)
+        assert main(["sample", str(root / "run"), "--masks", str(data), "--out", str(tmp_path / "out")]) == 2
+        assert f"{file.name}: is empty, so there is nothing to paint" in capsys.readouterr().err

@@ -23,7 +23,10 @@ from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint.config import InpaintConfig
 from morphogen.generators.inpaint.holes import elsewhere, paste
 from morphogen.training.rng import normal, numpy_rng, uniform
-from morphogen.training.task import Batch, Draw, Phase, Progress
+from morphogen.training.task import Batch, Draw, Group, Phase, Progress
+
+FIRST_LAYER = 10.0
+"""Factor on the learning rate of a widened first layer, which has to learn from zero what hole and image mean."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ class InpaintTask:
         widened: bool = True,
         cache: Path | None = None,
     ) -> None:
-        self.foundation, self.data, self.config, self.whole = foundation, data, config, whole
+        self.foundation, self.data, self.config = foundation, data, config
+        self.whole, self.widened = whole, widened
         self.modules = trained_modules(foundation, config, widened)
         texts = ["", data.grammar.empty, *(text for captions in data.bank.captions for text in captions)]
         self.texts = encode_texts(foundation, texts, data.images.shape[-1], cache)
@@ -79,10 +83,13 @@ class InpaintTask:
 
     def phases(self) -> Sequence[Phase]:
         parameters, c = [p for p in self.modules.parameters() if p.requires_grad], self.config
+        first = [p for p in self.foundation.unet.conv_in.parameters() if p.requires_grad] if self.widened else []
+        rest = [p for p in parameters if all(p is not other for other in first)]
+        groups = [Group(rest, 1.0, c.weight_decay), Group(first, FIRST_LAYER, c.weight_decay)] if first else []
         return [
             Phase(
                 "inpaint", parameters, self.loss, lr=c.lr, weight_decay=c.weight_decay, schedule=c.lr_scheduler,
-                warmup=c.lr_warmup_steps,
+                warmup=c.lr_warmup_steps, groups=groups,
             )
         ]  # fmt: skip
 
