@@ -1,59 +1,105 @@
-"""The figures of a finished study as Markdown, for docs/results.md: ``python runs/study_table.py R``."""
+"""The figures of a study as Markdown, for docs/results.md: ``python runs/study_table.py R``.
+
+cells/ and images/ suffice. A table for every judge and test set (the first is the one of the verdict), then one of the
+synthetic images and one of what the gates took. An arm that has fewer repetitions than the verdict's is marked, and is
+compared with its control on its own repetitions.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from morphogen.study.compare import Comparison, Group
+from morphogen.study.report import measured
+from morphogen.study.results import join
 
-def arms(results: dict[str, Any]) -> list[str]:
+
+def interval(ci95: tuple[float, float] | None, form: str = ".3f") -> str:
+    return f" ({ci95[0]:{form}} to {ci95[1]:{form}})" if ci95 else ""
+
+
+def pairs(group: Group, arm: str) -> str:
+    """How many synthetic pairs an arm trained on."""
+    taken = sorted({int(cell.values["n_synthetic"] or 0) for cell in group.runs(arm).values()})
+    return str(taken[0]) if taken[0] == taken[-1] else f"{taken[0]} to {taken[-1]}"
+
+
+def difference(found: Comparison | None) -> str:
+    if found is None:
+        return "| |"
+    p = f"{found.p_holm:.2f}" if found.p_holm >= 0.005 else "< 0.005"
+    return f"{found.difference.mean:+.3f}{interval(found.difference.ci95, '+.3f')} to `{found.control}` | {p} |"
+
+
+def arms(group: Group) -> list[str]:
     """One line an arm: Dice with its interval, IoU, HD95, and the difference of Dice to its control."""
-    judge = results["cells"][0]["judge"]
-    told = ("dice", judge, "test")
-    against = {c["arm"]: c for c in results["comparisons"] if (c["metric"], c["judge"], c["test_set"]) == told}
-    lines = ["| arm | Dice | IoU | HD95, px | Dice minus its control | p (Holm) |", "|---|---|---|---|---|---|"]
-    for arm, of in results["arms"].items():
-        row = of[judge]
-        low, high = row["dice"]["ci95"]
-        line = f"| `{arm}` | {row['dice']['mean']:.3f} ({low:.3f} to {high:.3f}) | {row['iou']['mean']:.3f} | "
-        line += f"{row['hd95']['mean']:.0f} | "
-        if found := against.get(arm):
-            low, high = found["ci95"]
-            difference = f"{found['diff']:+.3f} ({low:+.3f} to {high:+.3f})"
-            p = f"{found['p_holm']:.2f}" if found["p_holm"] >= 0.005 else "< 0.005"
-            line += f"{difference} to `{found['control']}` | {p} |"
-        else:
-            line += "| |"
+    against = {c.arm: c for c in group.comparisons["dice"]}
+    marked = {arm: group.exploratory(arm) for arm in group.arms}
+    varied = any("+" in arm for arm in group.arms)
+    columns = ["arm", *(["synthetic pairs"] if varied else []), "Dice", "IoU", "HD95, px at native size"]
+    columns += ["Dice minus its control", "p (Holm)", *(["repetitions"] if any(marked.values()) else [])]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for arm, of in group.means.items():
+        line = f"| `{arm}` | " + (f"{pairs(group, arm)} | " if varied else "")
+        line += f"{of['dice'].mean:.3f}{interval(of['dice'].ci95)} | {of['iou'].mean:.3f} | {of['hd95'].mean:.0f} | "
+        line += difference(against.get(arm))
+        if any(marked.values()):
+            line += f" {marked[arm] or len(group.runs(arm))} |"
         lines.append(line)
     return lines
 
 
-def images(results: dict[str, Any]) -> list[str]:
+def images(results: Mapping[str, Any]) -> list[str]:
     """One line a repetition: KID and FID of each row, adherence, and copies."""
-    repetitions = results["images"]
-    names = list(next(iter(repetitions.values()))["distances"]["rows"])
-    columns = [f"{metric}, {name}" for name in names for metric in ("KID x 1000", "FID")]
+    found = measured(results["images"])
+    known = next((values["distances"]["rows"] for values in found.values()), {})
+    columns = [f"{metric}, {name}" for name in known for metric in ("KID x 1000", "FID")]
     columns += ["adherence", "its judge on real", "flagged as near-copies"]
     table = []
-    for label, found in repetitions.items():
-        rows, adherence, audit = found["distances"]["rows"], found["adherence"], results["audit"].get(label, {})
-        copies = audit.get("memorisation", audit)
-        values = [v for name in names for v in (1000 * rows[name]["kid"]["mean"], rows[name]["fid"])]
-        table.append([*values, adherence["dice"], adherence["dice_on_real"], copies.get("rate", float("nan"))])
+    for label, values in found.items():
+        rows, adherence, audit = values["distances"]["rows"], values["adherence"], results["audit"].get(label, {})
+        distances = [v for name in known for v in (1000 * rows[name]["kid"]["mean"], rows[name]["fid"])]
+        copies = audit.get("memorisation", {}).get("rate", float("nan"))
+        table.append([*distances, adherence["dice"], adherence["dice_on_real"], copies])
+    if not table:
+        return []
     table.append([mean(column) for column in zip(*table, strict=True)])
     lines = ["| repetition | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for label, values in zip([*repetitions, "mean"], table, strict=True):
+    for label, values in zip([*found, "mean"], table, strict=True):
         shown = [f"{v:.1f}" for v in values[:-3]] + [f"{v:.3f}" for v in values[-3:-1]] + [f"{values[-1]:.0%}"]
         lines.append(f"| {label} | " + " | ".join(shown) + " |")
     return lines
 
 
+def gates(audit: Mapping[str, Any]) -> list[str]:
+    """One line a repetition and way of sampling: pairs accepted and rejected, and by which gate."""
+    found = {label: sections["gates"] for label, sections in audit.items() if sections.get("gates")}
+    names: Sequence[str] = list(dict.fromkeys(gate for of in found.values() for gate in of["gates"]))
+    if not found:
+        return []
+    columns = ["synthetic pairs of", "accepted", "rejected", *(f"by {name}" for name in names)]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for label, of in found.items():
+        counts = [of["accepted"], of["rejected"], *(of["reasons"].get(name, 0) for name in names)]
+        lines.append(f"| {label} | {' | '.join(map(str, counts))} |")
+    return lines
+
+
 def main() -> None:
-    results = json.loads((Path(sys.argv[1]) / "results.json").read_text(encoding="utf-8"))
-    print("\n".join([results["verdict"]["text"], "", *arms(results), "", *images(results)]))
+    joined = join(Path(sys.argv[1]))
+    lines = [joined.results["verdict"]["text"]]
+    for group in sorted(joined.groups, key=lambda group: group is not joined.primary):
+        size = "all" if group.n_annotated is None else group.n_annotated
+        title = f"Judge {group.judge}, test set {group.test_set}, {size} annotated pairs:"
+        lines += ["", *([title, ""] if len(joined.groups) > 1 else []), *arms(group)]
+    lines += [f"\n{sentence}." for sentence in joined.results["protocol"]["fewer_pairs"]]
+    for table in (images(joined.results), gates(joined.results["audit"])):
+        lines += ["", *table] if table else []
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from morphogen.study.gating import kept_pairs
 from morphogen.study.locks import lock
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import architecture_of, autoencoded_pairs, variant_of
+from morphogen.study.synthesis import architecture_of, autoencoded_pairs, judge_recipe, variant_of
 
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
@@ -45,6 +45,7 @@ class JudgeRun:
         batch: Rows of one step.
         seed: Seed of everything random.
         out: Run folder.
+        recipe: Fields of `SegmenterConfig` in place of its defaults.
     """
 
     judge: str
@@ -56,6 +57,7 @@ class JudgeRun:
     batch: int
     seed: int
     out: Path
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
     """What to train, its synthetic pairs made, and how many of these it trains on."""
     config, repetition, ours = bench.config, training.repetition, arm(training.arm)
     network = (ours.network or training.judge).partition("+")[0]
+    recipe = judge_recipe(config, network, len(repetition.train))
     parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(ours.parts)}
     job = JudgeRun(
         judge=network,
@@ -107,10 +110,11 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
         train=[parts[part] for part in ours.parts],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
         augmentation=ours.augmentation,
-        steps=config.steps,
-        batch=config.train_batch_size,
+        steps=recipe.pop("max_train_steps", config.steps),
+        batch=recipe.pop("train_batch_size", config.train_batch_size),
         seed=repetition.seed,
         out=bench.out / "runs" / training.name,
+        recipe=recipe,
     )
     return job, len(parts["synthetic"]) if "synthetic" in parts else 0
 
@@ -173,6 +177,7 @@ def _train(job: JudgeRun) -> Path:
     from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
     config = SegmenterConfig(
+        **job.recipe,
         architecture=job.architecture,
         augmentation="geometric" if job.augmentation == "geometric" else "none",
         max_train_steps=job.steps,

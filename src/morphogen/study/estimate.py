@@ -13,7 +13,7 @@ from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.plan import Training
 from morphogen.study.recipe import StudyConfig
-from morphogen.study.synthesis import candidates, generator_config, paints_into_images, variant_of
+from morphogen.study.synthesis import candidates, generator_config, judge_recipe, paints_into_images, variant_of
 
 ROWS = 16
 """Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
@@ -53,18 +53,27 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     config = bench.config
     area = config.resolution**2 / 64**2
     scale = area * config.train_batch_size / ROWS
-    judge = _seconds_so_far(bench) or SECONDS_A_STEP * scale * config.steps
+    judge = _seconds_so_far(bench) or _rows(bench) / ROWS * SECONDS_A_STEP * area
+    helper = SECONDS_A_STEP * scale * config.steps if config.recipe else judge
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
     painted = {"synthetic", "autoencoded"}
     repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*arm(t.arm).parts}}
     sampled = {label: len(_sampled(config, label, todo)) for label in repetitions}
     pairs = sum(sampled[label] * candidates(config, r) for label, r in repetitions.items())
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
-    seconds += len(repetitions) * (_generator_seconds(config) * area + judge + SECONDS_OF_QUALITY)
-    gates = judge * bool({*SEGMENTED} & {*config.gates}) + SECONDS_OF_COPIES * ("copies" in config.gates)
+    seconds += len(repetitions) * (_generator_seconds(config) * area + helper + SECONDS_OF_QUALITY)
+    gates = helper * bool({*SEGMENTED} & {*config.gates}) + SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * _pixels(bench) / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
+
+
+def _rows(bench: Bench) -> float:
+    """Rows that a judge trains on, in all its steps; the mean over judges."""
+    config, n = bench.config, len(bench.splits.repetitions[0].train)
+    own = {"max_train_steps": config.steps, "train_batch_size": config.train_batch_size}
+    found = [own | judge_recipe(config, judge.partition("+")[0], n) for judge in config.judges]
+    return sum(one["max_train_steps"] * one["train_batch_size"] for one in found) / len(found)
 
 
 def _sampled(config: StudyConfig, label: str, todo: Sequence[Training]) -> set[Variant]:

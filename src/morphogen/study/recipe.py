@@ -67,6 +67,9 @@ class StudyConfig:
     """Optimiser steps of every segmenter, the same in all arms."""
     train_batch_size: int = 16
     """Batch of the segmenters."""
+    recipe: str | None = None
+    """published: the judges train as their authors did, in length, batch, optimiser and schedule, the same in all arms;
+    --steps and --train-batch-size are then those of the segmenters of gates and adherence alone."""
     generator_steps: int | None = None
     """Optimiser steps of the generator, where it takes any; its own default otherwise."""
     per_mask: int = 1
@@ -116,7 +119,7 @@ class StudyConfig:
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
         from morphogen.sampling.gates import GATES
-        from morphogen.segmenters import SEGMENTERS, named
+        from morphogen.segmenters import SEGMENTERS, named, published
 
         arms = [arm(name) for name in self.arms]
         _known("--generator", [self.generator], GENERATORS)
@@ -135,6 +138,10 @@ class StudyConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"--{name.replace('_', '-')} {value}: is too small; give at least {low}")
+        if self.recipe not in (None, "published"):
+            raise InputError(f"--recipe {self.recipe}: there is no such recipe; give published, or leave it out")
+        for judge in self.judges if self.recipe else ():
+            published(judge.partition("+")[0], 1)
         _ = self.tests
         _refuse_twins(self, arms)
         if self.mask_values is not None:
@@ -171,8 +178,9 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
         del values["mask_values"]  # a rule that is found belongs to the data
     if not config.gates:
         del values["gates"]  # cells that are older than gates have none
-    if config.synthetic is None:
-        del values["synthetic"]  # cells that are older than it follow from per_mask alone
+    for name in ("synthetic", "recipe"):  # cells that are older know neither
+        if values[name] is None:
+            del values[name]
     text = json.dumps([values, splits_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -29,8 +29,8 @@ from morphogen.study.splits import Repetition, Splits, frozen_splits, has_extra
 from morphogen.study.synthesis import (
     architecture_of,
     candidates,
-    foundation_card,
-    foundation_name,
+    card_of,
+    foundations,
     generator_config,
     own_resolution,
     paints_into_images,
@@ -139,11 +139,10 @@ def refuse_leaks(bench: Bench) -> None:
     from morphogen.audit.leakage import refuse_overlaps
     from morphogen.data.duplicates import signatures
 
-    if uses_foundation(bench.config):
-        card = foundation_card(bench.config)
-        tested = {i for repetition in bench.splits.repetitions for i in repetition.test}
+    for name in foundations(bench.config):
+        card, tested = card_of(name), {i for repetition in bench.splits.repetitions for i in repetition.test}
         for dataset in (bench.dataset.select(sorted(tested)), *bench.tests.values()):
-            refuse_overlaps(dataset, card, f"the foundation {foundation_name(bench.config)}")
+            refuse_overlaps(dataset, card, f"the foundation {name}")
     if bench.tests:
         ours = {"sets": {bench.dataset.name: {"training_ids": [], "phashes": signatures(bench.dataset).hashes}}}
         for dataset in bench.tests.values():
@@ -225,13 +224,16 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"  arms         {', '.join(config.arms)}",
         f"  generator    {config.generator}, {_amount(config)}"
         + (f", gates: {', '.join(config.gates)}" if config.gates else ""),
-        f"  judges       {', '.join(config.judges)}: {config.steps} steps of {config.train_batch_size} at "
-        f"{config.resolution} px in every arm",
+        f"  judges       {', '.join(config.judges)}: {_length(config)} at {config.resolution} px in every arm",
         f"  cells        {cells}, of which {left} are still to be made",
         f"  cost         about {clock(cost.seconds)} on 2 idle cores, {cost.disk_mb / 1000:.1f} GB of disk, "
         f"{cost.memory_mb / 1000:.1f} GB of memory",
         *(f"  note         {note}" for note in (*splits.notes, *_scarce(bench))),
     ]
+
+
+def _length(config: StudyConfig) -> str:
+    return "as published," if config.recipe else f"{config.steps} steps of {config.train_batch_size}"
 
 
 def _amount(config: StudyConfig) -> str:

@@ -194,16 +194,58 @@ def architecture_of(judge: str, config: StudyConfig) -> dict[str, Any]:
     return {"foundation": foundation_name(config), **options} if name == "features" else options
 
 
-def foundation_card(config: StudyConfig) -> dict[str, Any]:
-    """What the study's foundation says of itself; empty for a foreign one.
+def judge_recipe(config: StudyConfig, name: str, n_train: int) -> dict[str, Any]:
+    """What the study's recipe says of a segmenter's training; empty where it has none, or the segmenter.
+
+    The arm decides the augmentation and the study the resolution. The real pairs alone count for the length, so that
+    all arms take the same number of steps.
+
+    Args:
+        config: The study.
+        name: The segmenter.
+        n_train: Real training pairs of a repetition.
+    """
+    from morphogen.segmenters import entry, published
+
+    if config.recipe is None or not entry(name).recipe:
+        return {}
+    return {k: v for k, v in published(name, n_train).items() if k not in ("resolution", "augmentation")}
+
+
+def foundations(config: StudyConfig) -> list[str]:
+    """Every foundation that the study rests on: its own, and those of judges that state another one.
+
+    Raises:
+        InputError: A judge has no such option.
+    """
+    from morphogen.segmenters import resolve
+
+    found = [foundation_name(config)] if uses_foundation(config) else []
+    for judge in config.judges:
+        stated = resolve(judge.partition("+")[0], architecture_of(judge, config)).get("foundation")
+        found += [str(stated)] if stated is not None else []
+    return list(dict.fromkeys(found))
+
+
+def card_of(name: str) -> dict[str, Any]:
+    """What a foundation says of itself; empty for a foreign one.
 
     Raises:
         InputError: There is no such foundation.
     """
     from morphogen.foundation.model import CARD, find_folder
 
-    path = find_folder(foundation_name(config)) / CARD
+    path = find_folder(name) / CARD
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def foundation_card(config: StudyConfig) -> dict[str, Any]:
+    """What the study's foundation says of itself; empty for a foreign one.
+
+    Raises:
+        InputError: There is no such foundation.
+    """
+    return card_of(foundation_name(config))
 
 
 def read_synthetic(folder: Path, real: Dataset) -> Dataset:

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# SynDiff on real colonoscopy at the size of `tiny`: lesions from words, and the single-step segmenter beside a U-Net.
+#     MORPHOGEN_DATA=... runs/syndiff_tiny.sh OUT [headline|exploratory|table ...]
+# CVC-ClinicDB in five folds by sequence, all annotated frames of a fold's training part. In each fold the inpainting
+# generator is trained once; 300 candidates are painted into frames whose polyp was painted away, and gates judge them.
+# headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 alone; the report marks it so.
+# External test: the frames of Kvasir-SEG that `tiny` never saw. Every command can be stopped and given again.
+# Expected on two idle cores: about three hours of headline and two of exploratory cells (`dry` prints the estimate).
+set -euo pipefail
+out=${1:?name a folder}
+what=("${@:2}")
+[ ${#what[@]} -gt 0 ] || what=(headline exploratory table)
+data=${MORPHOGEN_DATA:?name the folder of the real images}/polyps
+here=$(dirname "$0")
+mkdir -p "$out"
+[ -e "$out/kvasir/records.csv" ] || python "$here/kvasir_held_out.py" "$data/kvasir_seg" "$out/kvasir"
+
+study() { # the same study in every call; --cells chooses
+    morphogen study "$data/cvc_clinicdb" --out "$out/study" --test "kvasir=$out/kvasir" \
+        --generator inpaint --preset "${PRESET:-tiny}" --synthetic "${SYNTHETIC:-300}" ${ANNOTATED:+--annotated "$ANNOTATED"} \
+        --gates agreement copies drawn untouched --judges unet latent \
+        --arms real real-geo duplicated syn-geo+n=100 syn-geo+n=50 syn-geo+n=200 syn-geo+n=100+text=none \
+        syn-geo+n=100+text=wrong "$@"
+}
+
+for part in "${what[@]}"; do
+    case $part in
+    dry) study --dry-run ;;
+    headline) # the first two cells of a row, fold by fold, so that what is there is always whole
+        for fold in 0 1 2 3 4; do
+            study --cells "real-geo.*.fold$fold.*"
+            study --cells "syn-geo+n=100.*.fold$fold.*"
+        done
+        ;;
+    exploratory) # N in {50, 200}; no text, wrong text; without augmentation, and the noise floor
+        for arm in syn-geo+n=50 syn-geo+n=200 syn-geo+n=100+text=none syn-geo+n=100+text=wrong real duplicated; do
+            study --cells "$arm.*.fold0.*"
+        done
+        ;;
+    table) python "$here/study_table.py" "$out/study" ;;
+    *)
+        echo "$part: is none of dry, headline, exploratory, table" >&2
+        exit 2
+        ;;
+    esac
+done
