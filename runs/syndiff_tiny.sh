@@ -5,7 +5,8 @@
 # generator is trained once; 300 candidates are painted into frames whose polyp was painted away, and gates judge them.
 # headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 alone; the report marks it so.
 # External test: the frames of Kvasir-SEG that `tiny` never saw. Every command can be stopped and given again.
-# Expected on two idle cores: about three hours of headline and two of exploratory cells (`dry` prints the estimate).
+# `dry` prints the estimate for two idle cores: 1 h 50 min of headline and 30 min of exploratory cells at the pace of a U-Net;
+# the latent segmenter takes longer a step.
 set -euo pipefail
 out=${1:?name a folder}
 what=("${@:2}")

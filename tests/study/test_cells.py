@@ -204,3 +204,33 @@ def test_the_features_arm_puts_its_own_network_in_the_place_of_the_judge(make_co
     assert ids_of(job.train[0]) == bench.splits.repetitions[0].train
     cell = json.loads((bench.out / "cells" / "features.unet.fold0.n8.test.json").read_text())
     assert (cell["arm"], cell["judge"]) == ("features", "unet")
+
+
+def test_judges_take_their_published_recipe_in_all_but_what_the_study_decides(make_config: Make, quick: Any) -> None:
+    from morphogen.segmenters import published
+
+    bench = bench_of(make_config(arms=("real", "real-geo"), judges=("segformer+weights=none",), recipe="published"))
+    for training in plan_of(bench).values():
+        run_training(bench, training, quick.tools)
+    known = published("segformer", 1)
+    plain, geometric = quick.arm("real")[0], quick.arm("real-geo")[0]
+    assert (plain.steps, plain.batch) == (known["max_train_steps"], known["train_batch_size"])
+    assert (plain.augmentation, geometric.augmentation) == ("none", "geometric")
+    assert plain.recipe == geometric.recipe
+    assert plain.recipe["lr"] == known["lr"]
+    assert not {"resolution", "augmentation", "max_train_steps", "train_batch_size"} & {*plain.recipe}
+    assert {source.resolution for source in plain.train} == {16}
+
+
+def test_the_recipe_reaches_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from morphogen.segmenters import task
+
+    seen: list[Any] = []
+    monkeypatch.setattr(task, "train_segmenter", lambda name, train, val, config, out: seen.append(config) or out)
+    job = cells.JudgeRun(
+        judge="unet", architecture={}, train=[], validation=None, augmentation="none", steps=7, batch=3, seed=1,
+        out=tmp_path, recipe={"lr": 0.5, "lr_scheduler": "constant"},
+    )  # fmt: skip
+    cells.default_tools().train(job)
+    (config,) = seen
+    assert (config.lr, config.lr_scheduler, config.max_train_steps, config.augmentation) == (0.5, "constant", 7, "none")

@@ -28,6 +28,8 @@ Make = Callable[..., StudyConfig]
         ({"mask_transform": "warp"}, "--mask-transform warp"),
         ({"steps": 0}, "--steps 0: is too small"),
         ({"per_mask": 0}, "--per-mask 0"),
+        ({"recipe": "best"}, "--recipe best: there is no such recipe"),
+        ({"recipe": "published"}, "--recipe published: unet has none; leave it out, or take"),
         ({"folds": 1}, "--folds 1: is too small; give at least 2"),
         ({"mask_values": "0=0,7"}, "--mask-values: '0=0,7' is not a rule"),
         ({"gates": ("blurr",)}, "--gates blurr: is not known; did you mean blur"),
@@ -124,6 +126,8 @@ def test_the_number_of_candidates_is_part_of_a_cell_only_where_it_is_stated(make
     some = StudyConfig(data=Path("/d"), out=Path("/o"), synthetic=100)
     other = StudyConfig(data=Path("/d"), out=Path("/o"), synthetic=101)
     assert len({config_hash(some, "splits"), config_hash(other, "splits"), "407f2da13b55"}) == 3
+    published = StudyConfig(data=Path("/d"), out=Path("/o"), judges=("segformer",), recipe="published")
+    assert config_hash(published, "splits") != "407f2da13b55"
     variant = StudyConfig(data=Path("/d"), out=Path("/o"), arms=("syn-geo+n=100",))
     assert config_hash(variant, "splits") == "407f2da13b55"
 

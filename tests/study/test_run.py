@@ -184,6 +184,22 @@ def test_a_foundation_that_knows_a_test_image_is_refused(
             run_study(config, quick.tools)
 
 
+def test_a_judges_own_foundation_must_not_know_a_test_image_either(
+    make_config: Make, tmp_path: Path, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(arms=("real-geo",), seeds=1, dry_run=True, judges=("unet", "latent+foundation=tiny"))
+    tested = run.prepare(config)
+    card = {"sets": {tested.dataset.name: {"training_ids": [tested.splits.repetitions[0].test[0]]}}}
+    asked: list[str] = []
+    monkeypatch.setattr(run, "card_of", lambda name: asked.append(name) or card)
+    with pytest.raises(InputError, match=r"test images were used to train the foundation tiny"):
+        run_study(config, quick.tools)
+    assert asked == ["tiny"]
+    asked.clear()
+    run_study(make_config(arms=("real-geo",), seeds=1, dry_run=True), quick.tools)
+    assert asked == []
+
+
 def test_a_further_test_set_that_holds_training_images_is_refused(
     make_config: Make, phantom_folder: Path, quick: Any
 ) -> None:
