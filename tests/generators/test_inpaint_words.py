@@ -108,12 +108,12 @@ class TestCompose:
     def test_drawn_words_follow_the_counts(self) -> None:
         counts = {"color": {"reddish": 3.0, "whitish": 1.0}, "texture": {"": 1.0}}
         rng, drawn = np.random.default_rng(0), Counter()
-        for _ in range(800):
+        for _ in range(300):
             text = compose(POLYP, self.MASK, rng, counts=counts)
             drawn[next(word for word in ("reddish", "whitish") if word in text)] += 1
             assert "surface" not in text
             assert "pattern" not in text
-        assert 540 < drawn["reddish"] < 660
+        assert 195 < drawn["reddish"] < 255
 
     def test_defaults_stand(self) -> None:
         assert compose(GENERIC, self.MASK, np.random.default_rng(0)).startswith("medical image of a small round lesion")

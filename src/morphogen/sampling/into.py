@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -70,7 +72,7 @@ def plan_into(
         area = None if areas == "own" else list(AREA_BINS)[(index + copy) % len(AREA_BINS)]
         mask = load_mask(record, masks.mask_values)
         try:
-            placed, params = place_mask(mask, field_of_view(image), transform, job_seed, _own_field(record, mask), area)
+            placed, params = place_mask(mask, _field_of(normal), transform, job_seed, _own_field(record, mask), area)
         except InputError as error:
             raise InputError(f"{normal.image}: {error}") from error
         params |= {"normal": {"id": normal.id, "source": source_of(normal)}, "area_bin": area_bin(placed)}
@@ -131,5 +133,19 @@ def _own_field(record: Record, mask: np.ndarray) -> np.ndarray | None:
     """Field of view of the image that a mask was drawn on, where there is such an image."""
     if record.image == record.mask:
         return None
-    field = field_of_view(load_rgb(record))
+    field = _field_of(record)
     return field if field.shape == mask.shape else None
+
+
+def _field_of(record: Record) -> np.ndarray:
+    """(H, W) bool, the field of view of a record's image, found once: images and masks come up again and again."""
+    shape, bits = _packed_field(record.image, record.mask, record.plane, record.image.stat().st_mtime_ns)
+    return np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+
+
+@lru_cache(maxsize=1024)
+def _packed_field(
+    image: Path, mask: Path | None, plane: tuple[int, int] | None, _mtime: int
+) -> tuple[tuple[int, ...], np.ndarray]:
+    field = field_of_view(load_rgb(Record(image.name, image, mask, plane=plane)))
+    return field.shape, np.packbits(field)

@@ -10,13 +10,13 @@ import torch
 
 from morphogen.data.masks import resize_labels
 from morphogen.data.pairs import Pairs, native_mask
-from morphogen.data.prompts import Grammar, grammars
+from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapted
 from morphogen.foundation.cache import cache_of, forget
-from morphogen.foundation.fit_prompt import best_prompt
-from morphogen.foundation.images import to_signed, turned
+from morphogen.foundation.fit_prompt import pick_grammar
+from morphogen.foundation.images import turned
 from morphogen.foundation.inpainting import widen
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
@@ -40,7 +40,6 @@ preset_config = inpaint_config
 
 NORMALS = "normals"
 """Sub-folder of a run: the images to paint into that it made for itself."""
-_LOOKED_AT = 24
 
 
 def check(data: Dataset, config: InpaintConfig) -> Foundation:
@@ -97,12 +96,7 @@ def load(run: Path, device: str = "cpu") -> InpaintSampler:
 
 def grammar_of(foundation: Foundation, pairs: Pairs, name: str) -> Grammar:
     """The grammar of this name or file; of ``auto``, the one whose kind of images the foundation takes these for."""
-    if name != "auto":
-        return Grammar.load(name)
-    x = to_signed(pairs.images(range(min(len(pairs), _LOOKED_AT))))
-    said = best_prompt(foundation, x)
-    known = [Grammar.load(each) for each in grammars()]
-    return next((grammar for grammar in known if said in grammar.short), Grammar.load("generic"))
+    return pick_grammar(foundation, pairs) if name == "auto" else Grammar.load(name)
 
 
 def _task(foundation: Foundation, data: Dataset, config: InpaintConfig, out: Path) -> InpaintTask:
