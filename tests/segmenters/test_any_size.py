@@ -34,7 +34,7 @@ def test_the_border_is_repeated_and_cut_off() -> None:
 def test_losses_see_image_and_mask_with_the_same_border() -> None:
     image, mask = torch.rand(1, 3, 6, 4), torch.randint(0, 200, (1, 6, 4))
     net = AnySize(Seen(), 4)
-    net.losses(image, mask)
+    net.losses(image, mask, torch.zeros(1, dtype=torch.long))
     assert torch.equal(net.net.image, F.pad(image, (0, 0, 0, 2), mode="replicate"))
     assert torch.equal(net.net.mask, mask[:, [*range(6), 5, 5]])
     assert net.net.mask.dtype == torch.int64

@@ -173,8 +173,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            ("objective=v", "latent: has no objective 'v'; choose one of paper, x0, x0-align"),
+            ("objective=v", "latent: has no objective 'v'; choose one of paper, x0, x0-align, x0-pixel"),
             ("latent_weight=-1", "latent_weight=-1.0: must be 0 or more"),
+            ("pixel_weight=nan", "pixel_weight=nan: must be 0 or more"),
             ("dropout=1.5", "dropout=1.5: must lie in 0 to 1"),
             ("steps=0", "--steps 0: the segmenter latent takes 1 to 1000"),
             ("steps=1001", "--steps 1001: the segmenter latent takes 1 to 1000"),

@@ -107,7 +107,6 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         build="morphogen.segmenters.latent.model:build",
         recipe="morphogen.segmenters.latent.recipe:published",
         prepare="morphogen.segmenters.latent.mask_autoencoder:prepare",
-        lr=3e-4,
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from morphogen.errors import InputError
 
-Objective = Literal["paper", "x0", "x0-align"]
+Objective = Literal["paper", "x0", "x0-align", "x0-pixel"]
 T = 1000
 """Timesteps of the noise schedule; prediction starts at T - 1."""
 MAX_ENSEMBLE = 64
@@ -26,8 +26,10 @@ class LatentConfig:
         denoiser: ``foundation`` for its own U-Net, told the empty prompt; ``churches`` for LDM's shape on LSUN
             churches, from scratch; or the diffusers folder of a UNet2DModel or UNet2DConditionModel.
         objective: ``paper`` predicts the noise (its L1 plus that of the direct estimate), ``x0`` the latent itself,
-            ``x0-align`` the same with features aligned to those of a frozen encoder.
+            ``x0-align`` the same with features aligned to those of a frozen encoder, ``x0-pixel`` the same as ``x0``
+            with losses of the decoded mask, which learns sooner and was published by nobody.
         latent_weight: lambda, weight of the direct estimate's L1 in ``paper``.
+        pixel_weight: Weight of cross-entropy and soft Dice in ``x0-pixel``.
         align: The frozen encoder of ``x0-align``: lite0, dinov2, or the folder of a DINOv2.
         dropout: In the residual blocks of denoiser and vision encoder; None for 0.2 where the denoiser is not the
             foundation's own, else none.
@@ -39,8 +41,9 @@ class LatentConfig:
 
     foundation: str = "tiny"
     denoiser: str = "foundation"
-    objective: Objective = "x0"
+    objective: Objective = "x0-pixel"
     latent_weight: float = 1.0
+    pixel_weight: float = 1.0
     align: str = "lite0"
     dropout: float | None = None
     steps: int = 1
@@ -52,8 +55,9 @@ class LatentConfig:
         if self.objective not in get_args(Objective):
             known = ", ".join(get_args(Objective))
             raise InputError(f"latent: has no objective {self.objective!r}; choose one of {known}")
-        if not 0 <= self.latent_weight < math.inf:
-            raise InputError(f"latent: latent_weight={self.latent_weight}: must be 0 or more")
+        for name, weight in (("latent_weight", self.latent_weight), ("pixel_weight", self.pixel_weight)):
+            if not 0 <= weight < math.inf:
+                raise InputError(f"latent: {name}={weight}: must be 0 or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"latent: dropout={self.dropout}: must lie in 0 to 1, 1 excluded")
         refuse_sampling(self.steps, self.ensemble)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.latent.align import Alignment
 from morphogen.segmenters.latent.config import LatentConfig, T, refuse_sampling
-from morphogen.segmenters.latent.labels import colours, logits, picture
+from morphogen.segmenters.latent.labels import colours, distances, logits, picture
 from morphogen.segmenters.latent.networks import (
     denoiser_folder,
     empty_prompt,
@@ -27,6 +27,7 @@ from morphogen.segmenters.latent.networks import (
     set_dropout,
 )
 from morphogen.segmenters.latent.schedule import alphas_cumprod, visited
+from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
 from morphogen.training.rng import normal, uniform
 
 _NOISE_SIDE = 128
@@ -156,7 +157,7 @@ class LatentSegmenter(nn.Module):
         """The losses of the objective at uniform timesteps.
 
         ``paper``: L = mean |eps - e| + lambda mean |z0 - z0_hat|; ``x0``: mean |z0 - z0_hat|, z0_hat what the denoiser
-        gives; ``x0-align``: the same, and the alignment.
+        gives; ``x0-align``: the same, and the alignment; ``x0-pixel``: the same, and losses of D(z0_hat / s).
 
         Args:
             image: (B, 3, H, W) in [-1, 1], H and W multiples of `multiple`.
@@ -172,16 +173,21 @@ class LatentSegmenter(nn.Module):
         abar = self.abar[t].view(-1, 1, 1, 1)
         z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * eps
         output = self._denoiser(z_t, self.encode_image(image), t).float()
+        direct = (z_t - (1 - abar).sqrt() * output) / abar.sqrt() if paper else output
+        found = {"latent": (z0 - direct).abs().mean()}
         if paper:
-            direct = (z_t - (1 - abar).sqrt() * output) / abar.sqrt()
-            return {
-                "noise": (eps - output).abs().mean(),
-                "latent": self.config.latent_weight * (z0 - direct).abs().mean(),
-            }
-        found = {"latent": (z0 - output).abs().mean()}
+            found = {"noise": (eps - output).abs().mean(), "latent": self.config.latent_weight * found["latent"]}
         if self.alignment is not None:
             found["align"] = self.alignment(image)
+        if self.config.objective == "x0-pixel":
+            found |= self._pixel_losses(direct, mask)
         return found
+
+    def _pixel_losses(self, direct: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere."""
+        decoded = distances(self.autoencoder.decode(direct / self.scale).sample.float(), self.palette)
+        parts = {"cross_entropy": cross_entropy(decoded, mask), "dice": soft_dice_loss(decoded, mask)}
+        return {name: self.config.pixel_weight * loss for name, loss in parts.items()}
 
     # ---- prediction ----
 
