@@ -367,7 +367,7 @@ class TestRefusals:
             ("tuning=locked", "--tuning locked: choose full or lora"),
             ("text=some", "--text some: choose mask or none or wrong"),
             ("lora_rank=0", "--lora-rank 0: must be 1 or more"),
-            ("guidanze=2", "no such preset"),
+            ("guidanze=2", "no option 'guidanze'; did you mean 'guidance'"),
             ("sd3", "no such preset; choose from tiny, sd15, sd2, sdxl, lora"),
         ],
     )

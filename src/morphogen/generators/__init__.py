@@ -59,13 +59,18 @@ class GeneratorEntry:
                 raise InputError(f"--{name.replace('_', '-')}: {self.name} has no such option; leave it out")
         return replace(base, **changes)
 
-    def check(self, data: Dataset, config: Any) -> None:
+    def check(self, data: Dataset, config: Any, **stated: Any) -> None:
         """Refuse what `train` would refuse of `data` and `config`, before anything is written.
+
+        Args:
+            data: What to train on.
+            config: How.
+            **stated: Of those that paint into images: ``prompt``, what will be painted, where that is known.
 
         Raises:
             InputError: It would.
         """
-        import_module(self.module).check(data, config)
+        import_module(self.module).check(data, config, **stated)
 
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""

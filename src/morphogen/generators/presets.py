@@ -32,6 +32,8 @@ def preset_values(words: str, presets: Mapping[str, Mapping[str, Any]], kinds: M
         if name not in presets and ("/" in name or Path(name).is_dir()):
             values["foundation"] = name
             continue
+        if name not in presets and sign:
+            read_value(kinds, option, word, "--preset")  # names the nearest option
         if name not in presets:
             known = ", ".join(presets)
             raise InputError(

@@ -100,14 +100,25 @@ def prepare(config: StudyConfig) -> Bench:
 
 
 def _refuse_for_judges(bench: Bench) -> None:
-    """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing."""
+    """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing.
+
+    Or one that cannot work at the study's resolution.
+    """
+    import torch
+
     from morphogen.segmenters import build, resolve
+    from morphogen.segmenters.any_size import refuse_size
     from morphogen.segmenters.pretrained import NONE
 
+    n_classes = len(bench.dataset.classes)
     for judge in bench.config.judges:
         name, architecture = judge.partition("+")[0], architecture_of(judge, bench.config)
-        if resolve(name, architecture).get("weights", NONE) != NONE:
-            build(name, len(bench.dataset.classes), architecture)
+        resolved = resolve(name, architecture)
+        if resolved.get("weights", NONE) != NONE:
+            build(name, n_classes, architecture)
+        if "networks" in resolved:  # known without weights, which may be large
+            with torch.device("meta"):
+                refuse_size(build(name, n_classes, resolved, pretrained=False), bench.config.resolution)
 
 
 def _refuse_for_gates(bench: Bench) -> None:
@@ -126,8 +137,10 @@ def _refuse_for_generator(bench: Bench) -> None:
     """Find now, and not after the arms without synthetic pairs, what the generator would refuse."""
     if any("synthetic" in arm(name).parts for name in bench.config.arms):
         shown = {i for repetition in bench.splits.repetitions for i in repetition.train}
-        settings = generator_config(bench.config, 0)
-        GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings)
+        settings, stated = generator_config(bench.config, 0), {}
+        if paints_into_images(bench.config):  # its prompts are no part of its training
+            stated["prompt"] = bench.config.prompt
+        GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings, **stated)
 
 
 def refuse_leaks(bench: Bench) -> None:

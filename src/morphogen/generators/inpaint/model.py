@@ -27,10 +27,10 @@ from morphogen.generators.inpaint.holes import grown
 from morphogen.generators.inpaint.normals import check_normals, make_normals
 from morphogen.generators.inpaint.sampler import InpaintSampler
 from morphogen.generators.inpaint.task import InpaintTask, TrainingSet
-from morphogen.generators.inpaint.words import count_words
+from morphogen.generators.inpaint.words import count_words, prompt_for
 from morphogen.training.loop import claim, fit, identity
 from morphogen.training.processes import processes
-from morphogen.training.rng import seed_of
+from morphogen.training.rng import numpy_rng, seed_of
 from morphogen.training.task import LoopConfig
 
 __all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
@@ -42,13 +42,18 @@ NORMALS = "normals"
 """Sub-folder of a run: the images to paint into that it made for itself."""
 
 
-def check(data: Dataset, config: InpaintConfig) -> Foundation:
+def check(data: Dataset, config: InpaintConfig, prompt: str | None = None) -> Foundation:
     """Refuse what training would refuse, before anything is written; returns the foundation, which it has to load.
+
+    Args:
+        data: Images and masks to train on.
+        config: How.
+        prompt: What the masks will be painted with later, where that is known; refused if one of them would refuse it.
 
     Raises:
         InputError: There are no masks; there is no such foundation, it is of another family than the preset's, or it
             paints no holes and is not to be widened; the resolution does not fit; there is no such grammar or folder of
-            normal images; or a caption is too long or holds an unknown word.
+            normal images; or a caption or the prompt is too long or holds an unknown word.
     """
     if not len(data.annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
@@ -65,7 +70,18 @@ def check(data: Dataset, config: InpaintConfig) -> Foundation:
             foundation.check_lengths([record.caption] if record.caption else [])
         except InputError as error:
             raise InputError(f"{data.root}: the caption of {record.id}: {error}") from None
+    if prompt is not None:
+        _check_prompt(foundation, data, config, prompt)
     return foundation
+
+
+def _check_prompt(foundation: Foundation, data: Dataset, config: InpaintConfig, prompt: str) -> None:
+    """Refuse a prompt with an unknown word or slot, that is too long, or that contradicts a mask of the data."""
+    grammar = grammar_of(foundation, Pairs(data.annotated, foundation.resolution), config.grammar)
+    for record in data.annotated:
+        mask = native_mask(record, data)
+        if (mask > 0).any():
+            foundation.check_lengths([prompt_for(grammar, prompt, mask, numpy_rng(config.seed, "words"))])
 
 
 def train(data: Dataset, config: InpaintConfig, out: Path) -> Path:

@@ -25,7 +25,7 @@ import numpy as np
 
 from morphogen.data.field_of_view import field_of_view
 from morphogen.data.images import is_image, is_volume, load_rgb, stem
-from morphogen.data.pairs import native_mask
+from morphogen.data.pairs import native_mask, refuse_unreadable
 from morphogen.data.picture_quality import quality
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset, Record
@@ -72,13 +72,13 @@ class _Candidate:
 
 
 def check_normals(source: str) -> None:
-    """Refuse what `make_normals` would refuse: neither one of `OWN_SOURCES` nor a folder of pictures.
+    """Refuse what `make_normals` would refuse: neither one of `OWN_SOURCES` nor a folder of pictures, or a damaged one.
 
     Raises:
         InputError: It is.
     """
     if source not in OWN_SOURCES:
-        _folder(Path(source))
+        refuse_unreadable(_folder(Path(source)), foreground=False)
 
 
 def make_normals(sampler: Remover, data: Dataset, source: str, folder: Path, seed: int) -> Dataset:

@@ -10,8 +10,11 @@ from morphogen.foundation.identity import weights_hash
 from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.inpaint.artefact import Trained
 from morphogen.generators.inpaint.checks import check_grammar
-from morphogen.generators.inpaint.config import inpaint_config
+from morphogen.generators.inpaint.config import SAMPLING, inpaint_config
 from morphogen.generators.inpaint.sampler import InpaintSampler
+
+OPTIONS = (*SAMPLING, "grammar", "feather", "resolution")
+"""What can be said to a foundation that is not trained."""
 
 
 def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None = None) -> InpaintSampler:
@@ -26,6 +29,10 @@ def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None 
         InputError: There is no such foundation, it paints no holes, or an option has no such value.
     """
     inpaint_config(preset or "tiny")  # wrong words are refused before anything is loaded
+    for word in (preset or "").split("+"):
+        option, sign, _ = word.partition("=")
+        if sign and option.replace("-", "_") not in OPTIONS:
+            raise InputError(f"--preset {word}: is for training; a foundation as it is takes {', '.join(OPTIONS)}")
     foundation = Foundation.load(name, device)
     if not foundation.inpaints:
         raise InputError(

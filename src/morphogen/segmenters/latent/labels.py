@@ -23,6 +23,7 @@ _CERTAIN = 1e-6
 
 
 @lru_cache
+@torch.device("cpu")  # wherever a network is being built, its colours are numbers
 def _points(n_classes: int) -> tuple[tuple[float, float, float], ...]:
     side = next(n for n in range(2, MAX_CLASSES) if n**3 >= n_classes)
     levels = torch.linspace(-1, 1, side, dtype=torch.float64)
