@@ -36,7 +36,7 @@ class PainterConfig:
 CONFIG = PainterConfig
 
 
-def check(data: Dataset, config: PainterConfig) -> None:
+def check(data: Dataset, config: PainterConfig, prompt: str | None = None) -> None:
     """Takes any data."""
 
 

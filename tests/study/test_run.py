@@ -187,7 +187,8 @@ def test_a_foundation_that_knows_a_test_image_is_refused(
 def test_a_judges_own_foundation_must_not_know_a_test_image_either(
     make_config: Make, tmp_path: Path, quick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = make_config(arms=("real-geo",), seeds=1, dry_run=True, judges=("unet", "latent+foundation=tiny"))
+    options = {"arms": ("real-geo",), "seeds": 1, "dry_run": True, "resolution": 64}
+    config = make_config(**options, judges=("unet", "latent+foundation=tiny"))
     tested = run.prepare(config)
     card = {"sets": {tested.dataset.name: {"training_ids": [tested.splits.repetitions[0].test[0]]}}}
     asked: list[str] = []
@@ -196,7 +197,7 @@ def test_a_judges_own_foundation_must_not_know_a_test_image_either(
         run_study(config, quick.tools)
     assert asked == ["tiny"]
     asked.clear()
-    run_study(make_config(arms=("real-geo",), seeds=1, dry_run=True), quick.tools)
+    run_study(make_config(**options), quick.tools)
     assert asked == []
 
 
