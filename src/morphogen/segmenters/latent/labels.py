@@ -23,16 +23,16 @@ _CERTAIN = 1e-6
 
 
 @lru_cache
-@torch.device("cpu")  # wherever a network is being built, its colours are numbers
 def _points(n_classes: int) -> tuple[tuple[float, float, float], ...]:
-    side = next(n for n in range(2, MAX_CLASSES) if n**3 >= n_classes)
-    levels = torch.linspace(-1, 1, side, dtype=torch.float64)
-    grid = torch.cartesian_prod(levels, levels, levels)
-    chosen = [0]
-    nearest = torch.full((len(grid),), torch.inf, dtype=torch.float64)
-    while len(chosen) < n_classes:
-        nearest = torch.minimum(nearest, (grid - grid[chosen[-1]]).square().sum(dim=1))
-        chosen.append(int((nearest >= nearest.max() - 1e-9).nonzero()[0]))
+    with torch.device("cpu"):  # wherever a network is being built, its colours are numbers
+        side = next(n for n in range(2, MAX_CLASSES) if n**3 >= n_classes)
+        levels = torch.linspace(-1, 1, side, dtype=torch.float64)
+        grid = torch.cartesian_prod(levels, levels, levels)
+        chosen = [0]
+        nearest = torch.full((len(grid),), torch.inf, dtype=torch.float64)
+        while len(chosen) < n_classes:
+            nearest = torch.minimum(nearest, (grid - grid[chosen[-1]]).square().sum(dim=1))
+            chosen.append(int((nearest >= nearest.max() - 1e-9).nonzero()[0]))
     return tuple((float(r), float(g), float(b)) for r, g, b in grid[chosen])
 
 
