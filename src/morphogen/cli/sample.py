@@ -30,7 +30,8 @@ class Sample(Verb):
     """
 
     run_or_foundation: tyro.conf.Positional[Path]
-    """Run folder of a generator; or a foundation: tiny, a diffusers folder, or a hub id (owner/name@revision)."""
+    """Run folder of a generator; or a foundation: tiny, sd15, sdxl-inpaint, a diffusers folder, or a hub id
+    (owner/name@revision)."""
     out: Path
     """Folder to write; several workers may share it."""
     masks: Path | None = None

@@ -43,16 +43,16 @@ class Train(Verb):
     train_batch_size: int | None = None
     """Rows of one optimiser step."""
     gradient_accumulation_steps: int | None = None
-    """Parts that a batch is worked off in, to save memory; generators: 0 for as few as the device allows."""
+    """Parts that a batch is worked off in, to save memory; siamese, controlnet: 0 for as few as the device allows."""
     mixed_precision: str | None = None
     """no, bf16 or fp16 (autocast; the weights stay in fp32)."""
     gradient_checkpointing: bool | None = None
     """Generators: compute activations again for the gradient rather than keep them; on in sd15."""
     tuning: str | None = None
-    """Generators: what trains: full (as published), locked (the ControlNet alone), lora (low-rank updates), or auto
-    (the first that the device's memory allows; so in sd15)."""
+    """Generators: what trains: full (as published), lora (low-rank updates); siamese and controlnet also locked (the
+    ControlNet alone), or auto (the first that the device's memory allows; so in sd15)."""
     optimizer: str | None = None
-    """adamw or adamw8bit (needs bitsandbytes); generators: or auto (so in sd15); segmenters: or sgd."""
+    """adamw or adamw8bit (needs bitsandbytes); siamese and controlnet: or auto (so in sd15); segmenters: or sgd."""
     ema_decay: float | None = None
     """Moving average of the trained weights; 0 for none."""
     max_train_steps: int | None = None
@@ -75,14 +75,16 @@ class Train(Verb):
     """Segmenters: steps between looks at the validation part; generators: between previews."""
     preset: str | None = None
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
-    (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight); segmenters: option=value, joined by
-    + (size=b0+weights=none); features: its foundation."""
+    (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
+    and normals=FOLDER for the images to paint into); segmenters: option=value, joined by + (size=b0+weights=none;
+    for latent objective=paper); features: its foundation."""
     init: str | None = None
-    """Generators: zero (as published), pretrained (hint path made on phantoms) or auto."""
+    """Generators siamese and controlnet: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None
     """Generators: steps of fine-tuning the foundation on the training images first."""
     prompt: str | None = None
-    """Generators: one prompt for all images; by default each record's caption, else the one that fits best."""
+    """Generators siamese and controlnet: one prompt for all images; by default each record's caption, else the one that
+    fits best."""
     encoder: str | None = None
     """Segmenter unet: auto, scratch, lite0 or vgg16."""
     recipe: str | None = None

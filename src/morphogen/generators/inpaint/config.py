@@ -117,8 +117,11 @@ class InpaintConfig:
             if value is not None and not low <= value <= high:
                 within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
                 raise InputError(f"--{name.replace('_', '-')} {value:g}: must {within}")
-        if not self.strength > 0 or not self.lora_alpha > 0:
-            raise InputError(f"strength {self.strength:g}, lora_alpha {self.lora_alpha:g}: must be positive")
+        for name in ("strength", "lora_alpha", "lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name):g}: must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"--ema-decay {self.ema_decay:g}: must lie in 0 to 1, 1 excluded")
         if abs(self.hole_lesion + self.hole_normal + self.hole_all - 1) > 1e-6:
             total = self.hole_lesion + self.hole_normal + self.hole_all
             raise InputError(f"--preset hole_lesion, hole_normal, hole_all: add up to {total:g}; make it 1")
@@ -136,8 +139,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "feather", "lesion_weight"), (0, math.inf)),
     **dict.fromkeys(("hole_lesion", "hole_normal", "hole_all", "prompt_drop", "strength"), (0, 1)),
     **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
-    "guidance": (0, math.inf),
-    "resolution": (0, math.inf),
+    **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
 }
 
 _PAPER = {
