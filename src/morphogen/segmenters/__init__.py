@@ -107,6 +107,7 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         build="morphogen.segmenters.latent.model:build",
         recipe="morphogen.segmenters.latent.recipe:published",
         prepare="morphogen.segmenters.latent.mask_autoencoder:prepare",
+        ema_decay=0.98,
     ),
 }
 
