@@ -193,7 +193,7 @@ class TestAreas:
     def test_they_fill_the_bin(self) -> None:
         mask = ellipse((160, 160), 80, 80, 22, 22).astype(np.int64)
         shares = [
-            np.mean(place_mask(mask, np.ones((160, 160), bool), "identity", s, area="medium")[0]) for s in range(30)
+            np.mean(place_mask(mask, np.ones((160, 160), bool), "identity", s, area="2-8%")[0]) for s in range(30)
         ]
         assert min(shares) < 0.03
         assert max(shares) > 0.06

@@ -92,12 +92,12 @@ class TestAreaBins:
     @pytest.mark.parametrize(
         ("share", "name"),
         [
-            (0.0001, "small"),
-            (0.0199, "small"),
-            (0.0201, "medium"),
-            (0.0799, "medium"),
-            (0.0801, "large"),
-            (0.6, "large"),
+            (0.0001, "<2%"),
+            (0.0199, "<2%"),
+            (0.0201, "2-8%"),
+            (0.0799, "2-8%"),
+            (0.0801, ">=8%"),
+            (0.6, ">=8%"),
         ],
     )
     def test_bins(self, share: float, name: str) -> None:

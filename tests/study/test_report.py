@@ -112,7 +112,7 @@ def test_empty_masks_are_summed_and_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_the_page_says_that_copy_paste_copies(whole: Path, tmp_path: Path) -> None:
-    says = "flagged by construction"
+    says = "so that nearly every pair is flagged"
     assert Page((whole / "report.html").read_text()).text.count(says) == 1
     fake = Fake(effects={"real-geo": 0.0, "syn-geo": 0.0})
     fake.write_cells(tmp_path)

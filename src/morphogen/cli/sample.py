@@ -104,6 +104,7 @@ class Sample(Verb):
         from morphogen.generators.inpaint.zero_shot import zero_shot
 
         self._check_inputs(frozenset({"images", "masks"}), "a foundation")
+        self._refuse_text_of_prompts()
         sampler = zero_shot(str(self.run_or_foundation), _device(), self.preset)
         return sampler, self._plan_into(sampler)
 
@@ -147,6 +148,7 @@ class Sample(Verb):
         self._check_inputs(sampler.needs - own, "this generator")
         if self.preset is not None:
             sampler = _with_options(sampler, self.preset)
+        self._refuse_text_of_prompts()
         if "images" in sampler.needs:
             return sampler, self._plan_into(sampler)
         prompts = self._texts()
@@ -173,6 +175,12 @@ class Sample(Verb):
         for option, given in (("transform", self.mask_transform != "identity"), ("values", bool(self.mask_values))):
             if given and self.masks is None:
                 raise InputError(f"--mask-{option}: {who} takes no masks for sampling; leave the option out")
+
+    def _refuse_text_of_prompts(self) -> None:
+        if self.prompts is not None and self.preset is not None and "text=" in self.preset:
+            raise InputError(
+                f"--preset {self.preset}: text= says how prompts are made, and --prompts gives them; leave one out"
+            )
 
     def _texts(self) -> list[str] | None:
         return None if self.prompts is None else _prompts(self.prompts)

@@ -185,7 +185,7 @@ FIXED_WORDS: Mapping[str, tuple[str, ...]] = {
 AGREEING: Mapping[str, tuple[str, ...]] = {"slightly elevated": ("flat",), "laterally spreading": ("flat",)}
 """Words that do not contradict a computed one: all of Paris class 0-II is flat, and a mask shows no height."""
 
-AREA_BINS: Mapping[str, tuple[float, float]] = {"small": (0.003, 0.02), "medium": (0.02, 0.08), "large": (0.08, 0.25)}
+AREA_BINS: Mapping[str, tuple[float, float]] = {"<2%": (0.003, 0.02), "2-8%": (0.02, 0.08), ">=8%": (0.08, 0.25)}
 """Shares of the frame that lesions are sorted by, whatever words a grammar has for them: at least, below. What is
 smaller than the first bin counts as small, what is larger than the last one as large."""
 
@@ -193,7 +193,7 @@ smaller than the first bin counts as small, what is larger than the last one as 
 def area_bin(mask: np.ndarray) -> str:
     """Name of the bin of `AREA_BINS` that the share of the frame under labels above 0 falls into."""
     share = float(np.mean(mask > 0))
-    return next((name for name, (_, high) in AREA_BINS.items() if share < high), "large")
+    return next((name for name, (_, high) in AREA_BINS.items() if share < high), list(AREA_BINS)[-1])
 
 
 def choices(slot: Slot) -> tuple[str, ...]:

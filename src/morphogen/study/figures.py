@@ -98,7 +98,7 @@ def curve(groups: Sequence[Group]) -> str | None:
 class Beside:
     """One synthetic pair beside the real pair whose mask it was made from; `real` is None where that is not at hand.
 
-    `dropped` names the quality gates that it failed.
+    `dropped` names the quality gates that it failed, `normal` is the image that it was painted into, where it was.
     """
 
     synthetic: str
@@ -107,6 +107,7 @@ class Beside:
     source_id: str | None
     label: str
     dropped: tuple[str, ...] = ()
+    normal: str | None = None
 
 
 def pairs(out: Path, config: Mapping[str, Any], most: int = 9) -> list[Beside]:
@@ -133,7 +134,18 @@ def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Besid
     if real is not None and source in real.ids:
         picture = _real(real, source, image.shape[:2])
     dropped = tuple(row.get("dropped", ()))
-    return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped)
+    normal = _normal(folder, row, np.zeros_like(mask))
+    return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped, normal)
+
+
+def _normal(folder: Path, row: Mapping[str, Any], nothing: NDArray[np.uint8]) -> str | None:
+    """The image that a pair was painted into, of those that the repetition's generator made for itself."""
+    stated = (row.get("origin") or {}).get("normal")
+    if not stated:
+        return None
+    runs, label = folder.parents[1] / "runs", folder.name.partition("+")[0]
+    found = sorted(runs.glob(f"generator.*.{label}/normals/images/{stated['id']}.png"))
+    return outlined(_read(found[0]), nothing) if found else None
 
 
 def _real(real: Dataset, source: str, size: tuple[int, ...]) -> str:
