@@ -269,8 +269,8 @@ class TestInpainting:
         root = tmp_path_factory.mktemp("inpaint")
         data = phantom_dataset(root / "data", "mucosa", 3, 32)
         small_tiny().save(root / "f")
-        config = InpaintConfig(foundation=str(root / "f"), max_train_steps=1, train_batch_size=2, sampling_steps=2)
-        train_inpaint(data, config, root / "run")
+        short = {"max_train_steps": 1, "train_batch_size": 2, "sampling_steps": 2}
+        train_inpaint(data, InpaintConfig(foundation=str(root / "f"), normals="removed", **short), root / "run")
         made = widen(small_foundation("sd", root / "t"))
         made.save(root / "sd9")
         (root / "normal").mkdir()

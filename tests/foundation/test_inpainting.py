@@ -23,17 +23,16 @@ PIPELINES = {"sd": StableDiffusionInpaintPipeline, "sdxl": StableDiffusionXLInpa
 
 
 @pytest.mark.parametrize("kind", ["tiny", "sd", "sdxl"])
-@pytest.mark.parametrize("channel", [*range(4, 9), None])
-def test_a_widened_net_is_the_old_one(kind: str, channel: int | None, tmp_path: Path) -> None:
+def test_a_widened_net_is_the_old_one(kind: str, tmp_path: Path) -> None:
     """Whatever the five new channels hold."""
     old = small_tiny().to("cpu") if kind == "tiny" else small_foundation(kind, tmp_path)
     wide = widen(old)
     assert (old.inpaints, wide.inpaints) == (False, True)
     assert wide.unet.config.in_channels == 9
-    x, t = torch.randn(2, 9, 8, 8), torch.tensor([3, 950])
-    if channel is not None:
-        x[:, channel] *= 1e4
-    cond = old.conditioning(["a photo of a polyp", ""])
+    x, t = torch.randn(7, 9, 8, 8), torch.tensor([3, 950, 500, 0, 999, 20, 700])
+    for row, channel in enumerate(range(4, 9)):
+        x[row, channel] *= 1e4
+    cond = old.conditioning(["a photo of a polyp", "", "polyp", "a", "skin", "lesion", "small"])
     with torch.no_grad():
         a, b = predict(old.unet, x[:, :4], t, cond), predict(wide.unet, x, t, cond)
     assert float((a - b).abs().max()) < 1e-6

@@ -40,7 +40,8 @@ def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(foundation: Path | str, **changes: object) -> InpaintConfig:
-    values = {"max_train_steps": 3, "train_batch_size": 4, "sampling_steps": 2, "feather": 2, **changes}
+    values = {"max_train_steps": 3, "train_batch_size": 4, "sampling_steps": 2, "feather": 2, "normals": "removed"}
+    values |= changes
     return InpaintConfig(foundation=str(foundation), **values)  # type: ignore[arg-type]
 
 
@@ -177,7 +178,7 @@ class TestTraining:
     def test_the_loss_against_its_literal_form(self, prediction: str, data: Dataset, tmp_path: Path) -> None:
         made = small_foundation("sd", tmp_path / "t", prediction)
         widen(made).save(tmp_path / "f")
-        task = task_of(tmp_path / "f", data, lesion_weight=0.7)
+        task = task_of(tmp_path / "f", data, lesion_weight=0.7, noise_weight=3.0)
         perturb(task.foundation.unet)
         batch = task.batch([Draw(k, k + 40) for k in range(5)])
         with torch.no_grad():
@@ -194,7 +195,8 @@ class TestTraining:
             target = eps if prediction == "epsilon" else abar**0.5 * eps - (1 - abar) ** 0.5 * z0
             with torch.no_grad():
                 o = predict(f.unet, torch.cat([z_t, m, z_m], 1), t, f.conditioning([batch["prompts"][k]]))
-            error = ((o - target) ** 2)[0]
+            weight = min(max(((1 - abar) / abar) ** 0.5, 1), 3) if prediction == "epsilon" else 1
+            error = weight * ((o - target) ** 2)[0]
             whole.append(float(error.mean()))
             cells = m[0, 0] > 0
             inside.append(float(error[:, cells].mean()) if cells.any() else 0.0)
@@ -216,13 +218,13 @@ class TestTraining:
         optimizer = torch.optim.AdamW([p for phase in task.phases() for p in phase.parameters], lr=2e-3)
         batch = task.batch([Draw(k, k) for k in range(8)])
         values = []
-        for _ in range(40):
+        for _ in range(25):
             optimizer.zero_grad()
             loss = sum(task.loss(batch, Progress(0, 1)).values())
             loss.backward()
             optimizer.step()
             values.append(float(loss.detach()))
-        assert values[-1] < 0.6 * values[0]
+        assert values[-1] < 0.7 * values[0]
 
     def test_records_of_empty_masks_teach_normal_tissue(self, foundation: Path, tmp_path: Path) -> None:
         data = phantom_dataset(tmp_path / "d", "mucosa", 4, 32, seed=5)
@@ -363,6 +365,7 @@ class TestRefusals:
             ("hole_all=0.5", "hole_lesion, hole_normal, hole_all: add up to 1.4; make it 1"),
             ("strength=0", "strength 0"),
             ("strength=1.5", "--strength 1.5: must lie between 0 and 1"),
+            ("noise_weight=0.5", "--noise-weight 0.5: must be 1 or more"),
             ("feather=-1", "--feather -1: must be 0 or more"),
             ("tuning=locked", "--tuning locked: choose full or lora"),
             ("text=some", "--text some: choose mask or none or wrong"),

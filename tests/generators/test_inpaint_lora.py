@@ -154,7 +154,9 @@ def test_a_stopped_run_ends_with_the_same_updates(
     trained: tuple[str, Path, Path], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint holds the updates alone, and they are enough to go on from."""
-    _, stock, run = trained
+    kind, stock, run = trained
+    if kind == "sdxl":
+        pytest.skip("a checkpoint knows no layout: once is enough")
     config = settings(stock, checkpointing_steps=2)
 
     def fail(*_: object) -> None:

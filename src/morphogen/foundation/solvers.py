@@ -31,10 +31,18 @@ def make_solver(name: str, config: Any) -> Any:
 
 @dataclass(frozen=True)
 class Start:
-    """Where to begin instead of noise alone: at `z0` (B, C, h, w), noised `strength` of the way, in (0, 1]."""
+    """Where to begin instead of noise alone.
+
+    Attributes:
+        z0: (B, C, h, w) clean latents.
+        strength: How much of the way they are noised, in (0, 1]; 1 begins at noise alone.
+        keep: (B, 1, h, w) in {0, 1}, where the result shall be `z0`: there every step begins at the noised `z0` (as in
+            RePaint, Lugmayr et al. 2022, Eq. 8, without its repetitions); None: nowhere.
+    """
 
     z0: Tensor
-    strength: float
+    strength: float = 1.0
+    keep: Tensor | None = None
 
 
 @torch.no_grad()
@@ -50,7 +58,7 @@ def solve(
         steps: Solver steps; each calls `denoise` once. Below strength 1 the first ones are left out (Meng et al. 2022,
             SDEdit; as many as diffusers' pipelines leave out, but at least one step is made).
         solver: One of `SOLVERS`.
-        start: Where to begin; None, or a strength of 1: from `z_T` alone.
+        start: Where to begin, and what of it to keep; None: `z_T` alone.
 
     Returns:
         (B, C, h, w) scaled latent z_0.
@@ -64,9 +72,12 @@ def solve(
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(first)
         z = scheduler.add_noise(start.z0, z_T, timesteps[:1].expand(len(z_T)))
+    keep = None if start is None else start.keep
     for t in timesteps:
+        if start is not None and keep is not None:
+            z = torch.where(keep > 0, scheduler.add_noise(start.z0, z_T, t.expand(len(z))), z)
         z = scheduler.step(denoise(z, t.expand(len(z)).long()), t, z).prev_sample
-    return z
+    return z if start is None or keep is None else torch.where(keep > 0, start.z0, z)
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

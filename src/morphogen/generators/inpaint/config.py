@@ -44,13 +44,16 @@ class InpaintConfig:
     """How lesions are put into words: polyp, skin, generic, a YAML file, or auto (the one that fits the images)."""
     text: str = "mask"
     """Prompts in sampling: mask (what the mask decides), none (the empty one) or wrong (what contradicts the mask)."""
-    normals: str = "removed"
+    normals: str = "regions"
     """Images to paint into: removed (lesions of the training images painted away), regions (parts of the training
     images without a lesion), or a folder of images."""
     feather: int = 6
     """Pixels outside the mask, at the image's own size, over which the painted part fades out."""
     lesion_weight: float = 0.5
     """Weight of the loss inside the hole, added to that over the whole image."""
+    noise_weight: float = 8.0
+    """Largest weight of a row whose latent is almost noise alone, where eps is foretold: sqrt((1 - abar) / abar), at
+    least 1. What is around the hole is learnt there. 1 weighs all rows alike."""
     hole_lesion: float = 0.6
     """Share of rows whose hole is the lesion."""
     hole_normal: float = 0.3
@@ -63,7 +66,7 @@ class InpaintConfig:
     """Train on the eight turned and mirrored versions of each pair."""
     resolution: int = 0
     """Pixels per side; 0 takes the foundation's."""
-    max_train_steps: int = 800
+    max_train_steps: int = 600
     """Optimiser steps."""
     train_batch_size: int = 16
     """Rows per step."""
@@ -73,8 +76,8 @@ class InpaintConfig:
     """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
     lr: float = 2e-4
     """AdamW's learning rate."""
-    lr_scheduler: str = "constant"
-    """constant or cosine, down to 0 at the last step."""
+    lr_scheduler: str = "cosine"
+    """constant, or cosine, down to 0 at the last step."""
     lr_warmup_steps: int = 0
     """Steps in which the learning rate grows from 0."""
     weight_decay: float = 1e-2
@@ -85,7 +88,7 @@ class InpaintConfig:
     """no, bf16 or fp16."""
     gradient_checkpointing: bool = False
     """Keep no activations inside the blocks that train: less memory, a third more time."""
-    ema_decay: float = 0.0
+    ema_decay: float = 0.99
     """Moving average of the trained weights; 0 is off."""
     solver: str = "dpm"
     """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
@@ -93,8 +96,11 @@ class InpaintConfig:
     """Steps of the sampler at strength 1."""
     guidance: float = 2.5
     """Classifier-free guidance of the text; hole and masked image are given to both."""
-    strength: float = 1.0
+    strength: float = 0.95
     """1 starts from noise alone; below, from the normal image noised to that share of the way."""
+    keep_known: bool = True
+    """In sampling, start every step from the noised image outside the hole, for U-Nets that have only begun to read it
+    from their own channels; those of Stable Diffusion need it not."""
     checkpointing_steps: int = 200
     """Steps between checkpoints."""
     validation_steps: int = 0
@@ -139,11 +145,13 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "feather", "lesion_weight"), (0, math.inf)),
     **dict.fromkeys(("hole_lesion", "hole_normal", "hole_all", "prompt_drop", "strength"), (0, 1)),
     **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
+    "noise_weight": (1, math.inf),
     **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
 }
 
 _PAPER = {
-    "adapt_steps": 0, "symmetries": False, "hole_lesion": 0.45, "hole_normal": 0.3, "hole_all": 0.25,
+    "adapt_steps": 0, "symmetries": False, "noise_weight": 1.0, "ema_decay": 0.0, "keep_known": False,
+    "normals": "removed", "lr_scheduler": "constant", "hole_lesion": 0.45, "hole_normal": 0.3, "hole_all": 0.25,
     "prompt_drop": 0.05, "max_train_steps": 5000, "train_batch_size": 4, "lr": 1e-5, "solver": "dpm",
     "sampling_steps": 50, "guidance": 7.5, "strength": 0.95, "gradient_checkpointing": True, "checkpointing_steps": 500,
 }  # fmt: skip

@@ -71,8 +71,9 @@ def latents(
     rows = [slice(k, k + scene.at_once) for k in parts]
     given = torch.cat([around(foundation, x[k], hole[k]) for k in rows])
     start = None
-    if config.strength < 1:
-        start = Start(torch.cat([foundation.encode(x[k]) for k in rows]), config.strength)
+    if config.strength < 1 or config.keep_known:
+        z_I = torch.cat([foundation.encode(x[k]) for k in rows])
+        start = Start(z_I, config.strength, 1 - given[:, :1] if config.keep_known else None)
     cond = _unique(foundation, prompts, side)
     both = config.guidance != 1 and any(prompts)  # without any words the two predictions are one
     if both:

@@ -132,22 +132,33 @@ class InpaintTask:
         return (own if own.any() else np.ones_like(own)), False
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
-        """||o - y||^2 over the latent, and lesion_weight times that inside the hole (Polyp-Gen's lesion-guided loss).
+        """w_t ||o - y||^2 over the latent, and lesion_weight times that inside the hole (after Polyp-Gen's guidance).
 
-        o is the U-Net's output for [z_t; m; E(I (1 - M))] and y what it is trained to say, eps or v.
+        o is the U-Net's output for [z_t; m; E(I (1 - M))] and y what it is trained to say, eps or v; w_t is `weights`.
         """
         z0, eps, t = batch["z0"], batch["eps"], batch["t"]
         cond = Conditioning.cat([self.texts[prompt] for prompt in batch["prompts"]]).to(z0.device)
         given = around(self.foundation, batch["image"], batch["hole"])
         z_t = self.foundation.add_noise(z0, eps, t)
         output = predict(self.foundation.unet, torch.cat([z_t, given], dim=1), t, cond).float()
-        error = (output - self.foundation.target(z0, eps, t)).square().mean(dim=1, keepdim=True)
+        error = (output - self.foundation.target(z0, eps, t)).square().mean(dim=1, keepdim=True) * self.weights(t)
         losses = {"L": error.mean()}
         if self.config.lesion_weight:
             m = given[:, :1]
             inside = (error * m).sum(dim=(1, 2, 3)) / m.sum(dim=(1, 2, 3)).clamp(min=1)
             losses["L_hole"] = self.config.lesion_weight * inside.mean()
         return losses
+
+    def weights(self, t: Tensor) -> Tensor:
+        """(B, 1, 1, 1): w_t = sqrt((1 - abar) / abar), cut to lie between 1 and noise_weight; 1 for v-models.
+
+        An error in eps is one of w_t times that in the clean latent: at the noisy end, where layout and colours of the
+        picture are settled and the image around the hole says most, the plain loss hardly sees it.
+        """
+        abar = self.foundation.alphas_cumprod(t)
+        if self.foundation.v_prediction:
+            return torch.ones_like(abar)
+        return ((1 - abar) / abar).sqrt().clamp(1.0, self.config.noise_weight)
 
     def to(self, device: Any) -> None:
         """U-Net and autoencoder, which encodes what is around the holes; the texts are encoded already."""
