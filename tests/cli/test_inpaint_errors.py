@@ -37,7 +37,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = phantom_dataset(root / "data", "mucosa", 8, SIDE, subjects=8)
     config = InpaintConfig(
         foundation=str(root / "small"), max_train_steps=1, train_batch_size=2, adapt_steps=0, symmetries=False,
-        sampling_steps=1, feather=2, normals="regions",
+        sampling_steps=1, feather=0.05, normals="regions",
     )  # fmt: skip
     GENERATORS["inpaint"].train(data, config, root / "run")
     for name, options in (("latent", {"foundation": str(root / "small")}), ("unet", {"encoder": "scratch"})):

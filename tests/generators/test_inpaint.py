@@ -40,7 +40,7 @@ def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(foundation: Path | str, **changes: object) -> InpaintConfig:
-    values = {"max_train_steps": 3, "train_batch_size": 4, "sampling_steps": 2, "feather": 2, "normals": "removed"}
+    values = {"max_train_steps": 3, "train_batch_size": 4, "sampling_steps": 2, "feather": 0.05, "normals": "removed"}
     values |= changes
     return InpaintConfig(foundation=str(foundation), **values)  # type: ignore[arg-type]
 
@@ -160,9 +160,9 @@ class TestTraining:
                 assert value[0] == whole[name][k] if name == "prompts" else torch.equal(value[0], whole[name][k])
 
     def test_the_hole_of_an_image_is_its_mask_with_the_feather(self, foundation: Path, data: Dataset) -> None:
-        task = task_of(foundation, data, feather=3, symmetries=False)
+        task = task_of(foundation, data, feather=0.1, symmetries=False)
         for k, record in enumerate(data):
-            assert np.array_equal(task.data.holes[k], grown(native_mask(record, data), 3))  # 32 px already
+            assert np.array_equal(task.data.holes[k], grown(native_mask(record, data), 3.2))  # 32 px already
 
     def test_symmetries_turn_image_and_hole_together(self, foundation: Path, data: Dataset) -> None:
         task, n = task_of(foundation, data), len(data)

@@ -47,7 +47,7 @@ def sampler() -> InpaintSampler:
     """An untrained one of the small foundation, whose weights are perturbed so that hole and words matter."""
     foundation = widen(small_tiny()).to("cpu")
     perturb(foundation.unet)
-    config = InpaintConfig(foundation="small", sampling_steps=3, feather=4)
+    config = InpaintConfig(foundation="small", sampling_steps=3, feather=0.1)
     return InpaintSampler(Trained(foundation, config, Grammar.load("polyp"), "hash"))
 
 
@@ -145,7 +145,7 @@ class TestPairs:
             assert one.image is not None
             assert (pair.image.shape, pair.image.dtype) == (one.image.shape, np.uint8)
             assert np.array_equal(pair.mask, one.mask)
-            weight = feathered(one.mask, 4)
+            weight = feathered(one.mask, 0.1 * min(one.mask.shape))
             assert np.array_equal(pair.image[weight == 0], one.image[weight == 0])
             assert not np.array_equal(pair.image[one.mask > 0], one.image[one.mask > 0])
             assert pair.origin["outside"] == 0
@@ -230,7 +230,7 @@ class TestOptions:
         assert not np.array_equal(sampler.with_sampling(strength=0.5).sample([job()])[0].image, first)
         assert np.array_equal(sampler.sample([job()])[0].image, first)
 
-    @pytest.mark.parametrize(("change", "line"), [({"feather": 3}, "feather"), ({"text": "some"}, "--text some")])
+    @pytest.mark.parametrize(("change", "line"), [({"feather": 0.3}, "feather"), ({"text": "some"}, "--text some")])
     def test_no_other_option(self, change: dict[str, Any], line: str, sampler: InpaintSampler) -> None:
         with pytest.raises(InputError, match=line):
             sampler.with_sampling(**change)
@@ -275,7 +275,8 @@ class TestRemoval:
         assert [list(prompts) for prompts in asked] == [[sampler.trained.grammar.empty] * 2]
         for before, mask, after in zip(images, masks, made, strict=True):
             assert after.shape == before.shape
-            far = feathered(grown(mask, 4), 4) == 0
+            width = 0.1 * min(mask.shape)
+            far = feathered(grown(mask, width), width) == 0
             assert np.array_equal(after[far], before[far])
             assert not np.array_equal(after[mask > 0], before[mask > 0])
         alone = [sampler.remove([i], [m], [s])[0] for i, m, s in zip(images, masks, (8, 9), strict=True)]

@@ -47,8 +47,8 @@ class InpaintConfig:
     normals: str = "regions"
     """Images to paint into: removed (lesions of the training images painted away), regions (parts of the training
     images without a lesion), or a folder of images."""
-    feather: int = 6
-    """Pixels outside the mask, at the image's own size, over which the painted part fades out."""
+    feather: float = 0.02
+    """Width outside the mask over which the painted part fades out, as a part of the image's shorter side."""
     lesion_weight: float = 0.5
     """Weight of the loss inside the hole, added to that over the whole image."""
     noise_weight: float = 8.0
@@ -151,8 +151,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 _PAPER = {
     "adapt_steps": 0, "symmetries": False, "noise_weight": 1.0, "ema_decay": 0.0, "keep_known": False,
-    "normals": "removed", "lr_scheduler": "constant", "hole_lesion": 0.45, "hole_normal": 0.3, "hole_all": 0.25,
-    "prompt_drop": 0.05, "max_train_steps": 5000, "train_batch_size": 4, "lr": 1e-5, "solver": "dpm",
+    "normals": "removed", "feather": 0.007, "lr_scheduler": "constant", "hole_lesion": 0.45, "hole_normal": 0.3,
+    "hole_all": 0.25, "prompt_drop": 0.05, "max_train_steps": 5000, "train_batch_size": 4, "lr": 1e-5, "solver": "dpm",
     "sampling_steps": 50, "guidance": 7.5, "strength": 0.95, "gradient_checkpointing": True, "checkpointing_steps": 500,
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,11 @@ def feathered(mask: NDArray[np.integer] | NDArray[np.bool_], feather: float) -> 
         return inside.astype(np.float32)
     distance = distance_transform_edt(~inside)
     return np.clip(1 - distance / feather, 0, 1).astype(np.float32)
+
+
+def feather_of(image: NDArray[Any], share: float) -> float:
+    """Pixels of a feather that is a `share` of the shorter side of an (H, W, ...) image or mask."""
+    return share * min(image.shape[:2])
 
 
 def grown(mask: NDArray[np.integer] | NDArray[np.bool_], by: float) -> NDArray[np.bool_]:

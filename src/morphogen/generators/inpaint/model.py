@@ -23,7 +23,7 @@ from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import artefact
 from morphogen.generators.inpaint.checks import check_grammar, refuse_other_channels, refuse_other_layout
 from morphogen.generators.inpaint.config import SAMPLING, InpaintConfig, inpaint_config
-from morphogen.generators.inpaint.holes import grown
+from morphogen.generators.inpaint.holes import feather_of, grown
 from morphogen.generators.inpaint.normals import check_normals, make_normals
 from morphogen.generators.inpaint.sampler import InpaintSampler
 from morphogen.generators.inpaint.task import InpaintTask, TrainingSet
@@ -143,7 +143,8 @@ def training_set(
         cache: Where latents are kept.
     """
     size, data = (pairs.resolution, pairs.resolution), pairs.dataset
-    holes = [resize_labels(grown(native_mask(record, data), config.feather), size) > 0 for record in data]
+    masks = (native_mask(record, data) for record in data)
+    holes = [resize_labels(grown(mask, feather_of(mask, config.feather)), size) > 0 for mask in masks]
     items: list[Item] = []
     moved = []
     for turn in range(8) if config.symmetries else (0,):

@@ -19,7 +19,7 @@ from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.generators.inpaint.artefact import Trained
 from morphogen.generators.inpaint.config import SAMPLING
-from morphogen.generators.inpaint.holes import feathered, grown, paste
+from morphogen.generators.inpaint.holes import feather_of, feathered, grown, paste
 from morphogen.generators.inpaint.sampling import Scene, autoencode, paint
 from morphogen.generators.inpaint.words import prompt_for
 from morphogen.sampling.jobs import Job, Pair
@@ -110,7 +110,7 @@ class InpaintSampler:
         """
         prompts = self.check(jobs)
         canvases = [
-            _Canvas(job.image, feathered(job.mask, self.config.feather))
+            _Canvas(job.image, feathered(job.mask, feather_of(job.mask, self.config.feather)))
             for job in jobs
             if job.image is not None and job.mask is not None
         ]
@@ -135,8 +135,9 @@ class InpaintSampler:
         Returns:
             (H, W, 3) each, the same bytes outside of twice the feather around the lesion.
         """
-        feather = self.config.feather
-        canvases = [_Canvas(i, feathered(grown(m, feather), feather)) for i, m in zip(images, masks, strict=True)]
+        widths = [feather_of(mask, self.config.feather) for mask in masks]
+        weights = [feathered(grown(mask, width), width) for mask, width in zip(masks, widths, strict=True)]
+        canvases = [_Canvas(image, weight) for image, weight in zip(images, weights, strict=True)]
         made: list[NDArray[np.uint8]] = []
         at_once = max(1, 8 * 64**2 // self.resolution**2)
         for k in range(0, len(canvases), at_once):
@@ -173,7 +174,7 @@ class InpaintSampler:
             "strength": c.strength,
             "foundation": _said(c.foundation),
             "normal": job.params.get("normal"),
-            "feather": c.feather,
+            "feather": round(feather_of(made, c.feather), 4),
             "drawn": round(drawn, 4),
             "outside": int(change[canvas.weight == 0].max(initial=0)),
         }
