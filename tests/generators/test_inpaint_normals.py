@@ -237,11 +237,17 @@ class TestFolder:
                 read_normals(tmp_path / name)
             assert "\n" not in str(error.value)
 
-    def test_a_source_is_checked_before_work_starts(self, tmp_path: Path, folder: Path) -> None:
+    def test_a_source_is_checked_before_work_starts(self, tmp_path: Path, folder: Path, data: Dataset) -> None:
         for good in ("removed", "regions", str(folder)):
-            check_normals(good)
+            check_normals(good, data)
         with pytest.raises(InputError, match="does not exist"):
-            check_normals(str(tmp_path / "nowhere"))
+            check_normals(str(tmp_path / "nowhere"), data)
+
+    def test_images_that_leave_nothing_are_refused(self, data: Dataset) -> None:
+        unfit = data.select([data.ids[9], data.ids[10]])  # blurred, and one lesion all over
+        with pytest.raises(InputError, match=r"none of its 2 images can be painted into .*try --preset normals=regions"):
+            check_normals("removed", unfit)
+        check_normals("removed", data.select([data.ids[9], data.ids[11]]))
 
 
 @pytest.mark.realdata

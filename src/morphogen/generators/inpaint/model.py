@@ -53,11 +53,11 @@ def check(data: Dataset, config: InpaintConfig, prompt: str | None = None) -> Fo
     Raises:
         InputError: There are no masks; there is no such foundation, it is of another family than the preset's, or it
             paints no holes and is not to be widened; the resolution does not fit; there is no such grammar or folder of
-            normal images; or a caption or the prompt is too long or holds an unknown word.
+            normal images, or none to be made; or a caption or the prompt is too long or holds an unknown word.
     """
     if not len(data.annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
-    check_normals(config.normals)
+    check_normals(config.normals, data)
     grammar = None if config.grammar == "auto" else Grammar.load(config.grammar)
     foundation = Foundation.load(config.foundation, processes().device)
     refuse_other_layout(foundation, config)

@@ -71,14 +71,29 @@ class _Candidate:
     row: Row
 
 
-def check_normals(source: str) -> None:
-    """Refuse what `make_normals` would refuse: neither one of `OWN_SOURCES` nor a folder of pictures, or a damaged one.
+def check_normals(source: str, data: Dataset) -> None:
+    """Refuse what `make_normals` would refuse, before there is anything to paint with.
+
+    Args:
+        source: One of `OWN_SOURCES`, or a folder.
+        data: The training images.
 
     Raises:
-        InputError: It is.
+        InputError: `source` is no folder of pictures, or holds a damaged one; or no training image can be painted into.
     """
     if source not in OWN_SOURCES:
         refuse_unreadable(_folder(Path(source)), foreground=False)
+        return
+    rows = []
+    for record in (annotated := data.annotated):
+        rows.append(_candidate(record, annotated, source, 0).row)
+        if not rows[-1]["rejected"]:
+            return
+    other = next(name for name in OWN_SOURCES if name != source)
+    raise InputError(
+        f"{data.root}: none of its {len(rows)} images can be painted into ({_counts(rows)}); try --preset "
+        f"normals={other}, or give a folder of images without a lesion: --preset normals=FOLDER"
+    )
 
 
 def make_normals(sampler: Remover, data: Dataset, source: str, folder: Path, seed: int) -> Dataset:
