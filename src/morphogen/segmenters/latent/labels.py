@@ -74,7 +74,7 @@ def logits(decoded: Tensor, palette: Tensor) -> Tensor:
     """Logits of a decoded picture.
 
     For two classes their softmax is (1 - y, y), y = mean over channels of clip((D + 1) / 2, 0, 1), as published: the
-    class is 1 where y > 0.5. For more they are `distances` of the clipped picture.
+    class is 1 where y > 0.5. For more they are `distances`.
 
     Args:
         decoded: (B, 3, H, W).
@@ -84,7 +84,7 @@ def logits(decoded: Tensor, palette: Tensor) -> Tensor:
         (B, K, H, W) float32, finite.
     """
     if len(palette) > 2:
-        return distances(decoded.float().clamp(-1, 1), palette)
+        return distances(decoded.float(), palette)
     y = ((decoded.float() + 1) / 2).clamp(0, 1).mean(dim=1, keepdim=True)
     z = torch.logit(y, eps=_CERTAIN)
     return torch.cat([torch.zeros_like(z), z], dim=1)

@@ -1,7 +1,8 @@
 """Whether an image autoencoder can hold masks, and training of its decoder where it cannot.
 
-What the latent segmenter can reach at most is the Dice of D(E(y)), its oracle. The encoder stays as it is: only the
-decoder learns to paint the colours of `labels.py`, from latents that are a little wrong too, as a denoiser's are.
+What the latent segmenter can reach at most is the Dice of D(E(y)), its oracle. The decoder learns to paint the colours
+of `labels.py`, from latents that are a little wrong too, as a denoiser's are. Where that is not enough, as with several
+classes, whose colours no image had, the encoder learns with it.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from morphogen.training.task import Batch, Draw, LoopConfig, Phase, Progress
 WANTED = 0.99
 """Mean Dice of D(E(y)) from which on the decoder is left as it is."""
 FOLDER = "mask_autoencoder"
-_FILE = "decoder.safetensors"
+_FILE = "autoencoder.safetensors"
 _MANY = 256
 """Masks that the oracle is measured on, and that the scale follows from, at most."""
 _STEPS, _BATCH, _LR = 120, 8, 2e-3
 _TURNS = 4
-"""Of that many steps, at most; after each the oracle is asked again."""
-_NOISE = 0.5
+"""Of that many steps, at most; after each the oracle is asked again. The encoder stays as it is in the first."""
+_NOISE = 0.2
 """Largest noise on the latents that the decoder learns from, as a part of their standard deviation."""
 
 
 def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> None:
-    """Sets the scale of the latents, and trains the decoder in ``out/mask_autoencoder`` where its oracle is too low.
+    """Sets the scale of the latents; trains the autoencoder in ``out/mask_autoencoder`` where its oracle is too low.
 
     Args:
         net: `AnySize` around a `LatentSegmenter`; its notes get ``oracle_dice`` per class and mean.
@@ -59,7 +60,8 @@ def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> Non
     if before < WANTED:
         say(f"mask autoencoder: Dice of decoded masks {before:.4f}; training its decoder")
         for turn in range(_TURNS):
-            _train_decoder(latent, masks, config, out / FOLDER / f"turn{turn}", turn)
+            _train(latent, masks, config, out / FOLDER / f"turn{turn}", turn)
+            latent.scale.copy_(1 / encoded_std(latent, some))
             found = oracle_dice(latent, some)
             if _mean(found) >= WANTED:
                 break
@@ -67,8 +69,8 @@ def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> Non
     latent.notes["oracle_dice"] = {"mean": _mean(found), "per_class": found, "before": before}
 
 
-def _train_decoder(net: LatentSegmenter, masks: Masks, config: Any, folder: Path, turn: int) -> None:
-    task = MaskDecoderTask(net, masks)
+def _train(net: LatentSegmenter, masks: Masks, config: Any, folder: Path, turn: int) -> None:
+    task = MaskAutoencoderTask(net, masks, whole=turn > 0)
     loop = LoopConfig(
         max_train_steps=_STEPS, train_batch_size=_BATCH, seed=seed_of(config.seed, "mask autoencoder", turn),
         checkpointing_steps=40, gradient_accumulation_steps=min(config.gradient_accumulation_steps, _BATCH),
@@ -133,13 +135,21 @@ class Masks:
         return torch.from_numpy(np.stack([self[i] for i in range(min(n, len(self)))])).long()
 
 
-class MaskDecoderTask:
-    """L1 + cross-entropy + soft Dice of decoded masks, from latents with noise of 0 to half their deviation."""
+class MaskAutoencoderTask:
+    """L1 + cross-entropy + soft Dice of decoded masks, from latents with noise of 0 to a fifth of their deviation.
 
-    def __init__(self, net: LatentSegmenter, masks: Masks) -> None:
-        self.net, self.masks = net, masks
+    Args:
+        net: Its autoencoder is trained.
+        masks: What on.
+        whole: Train the encoder too.
+    """
+
+    def __init__(self, net: LatentSegmenter, masks: Masks, whole: bool = False) -> None:
+        self.net, self.masks, self.whole = net, masks, whole
         vae: Any = net.autoencoder
         parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+        if whole:
+            parts |= {"encoder": vae.encoder, "quant_conv": vae.quant_conv}
         self.modules = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
         self.modules.requires_grad_(True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -161,10 +171,10 @@ class MaskDecoderTask:
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         net, mask, seeds = self.net, batch["mask"], batch["seed"].cpu()
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.whole):
             z0 = net.encode_mask(mask)
-            size = _NOISE * uniform(seeds, "size").view(-1, 1, 1, 1)
-            z = z0 + (size * normal(seeds, z0.shape[1:], "latent")).to(z0)
+        size = _NOISE * uniform(seeds, "size").view(-1, 1, 1, 1)
+        z = z0 + (size * normal(seeds, z0.shape[1:], "latent")).to(z0)
         decoded = net.autoencoder.decode(z / net.scale).sample.float()
         logits = distances(decoded, net.palette)
         return {
@@ -181,9 +191,9 @@ class MaskDecoderTask:
 
     def save(self, folder: Path) -> None:
         save_file({k: v.detach().cpu().contiguous() for k, v in self.modules.state_dict().items()}, folder / _FILE)
-        (folder / "config.json").write_text(json.dumps({"part": "decoder of a mask autoencoder"}) + "\n")
+        (folder / "config.json").write_text(json.dumps({"part": "mask autoencoder"}) + "\n")
 
     def load(self, folder: Path) -> None:
-        """The decoder of a finished training, frozen again."""
+        """What a finished training has made, frozen again."""
         self.modules.load_state_dict(load_file(folder / _FILE))
         self.modules.requires_grad_(False).eval()
