@@ -17,6 +17,7 @@ from morphogen.segmenters.latent.config import LatentConfig, T
 from morphogen.segmenters.latent.labels import colours, distances, logits, picture
 from morphogen.segmenters.latent.networks import make_autoencoder, make_denoiser, widened
 from morphogen.segmenters.latent.schedule import alphas_cumprod, visited
+from morphogen.segmenters.latent.vision import LITE0_CHANNELS, Lite0Vision
 from small_foundations import small_foundation, small_tiny, small_unet
 
 
@@ -89,7 +90,7 @@ class TestLabels:
 class TestNetworks:
     def test_widened_input_ignores_what_is_new(self) -> None:
         conv = torch.nn.Conv2d(4, 8, 3, padding=1)
-        wide, z = widened(conv), torch.randn(2, 4, 8, 8)
+        wide, z = widened(conv, 4), torch.randn(2, 4, 8, 8)
         assert torch.equal(wide(torch.cat([z, torch.zeros_like(z)], dim=1)), wide(torch.cat([z, 9 * z], dim=1)))
         torch.testing.assert_close(wide(torch.cat([z, z], dim=1)), conv(z))
 
@@ -102,7 +103,7 @@ class TestNetworks:
         row = resolve("latent", {"denoiser": "churches"})["networks"]["denoiser"]
         with torch.device("meta"):
             autoencoder = make_autoencoder({"autoencoder": kl_f8}, None)
-            net = make_denoiser({"denoiser": row}, None, 0.2)
+            net = make_denoiser({"denoiser": row}, None, 4, 0.2)
         assert sum(p.numel() for p in autoencoder.parameters()) == 83_653_863
         count = sum(p.numel() for p in net.parameters())
         assert count == 294_973_828  # published: 294 M, of which four input channels fewer (6,912 weights)
@@ -124,7 +125,7 @@ class TestNetworks:
                 "layers_per_block": 1, "attention_head_dim": 4, "norm_num_groups": 4,
             },
         }  # fmt: skip
-        net = make_denoiser({"denoiser": shape}, None, 0.0)
+        net = make_denoiser({"denoiser": shape}, None, 4, 0.0)
         attention: Any = net.down_blocks[1].attentions[0]
         x = torch.randn(1, 16, 2, 2)
         h = attention.group_norm(x.flatten(2)).transpose(1, 2)
@@ -218,3 +219,41 @@ def test_options_are_words_and_resolve_to_themselves(tmp_path: Path, monkeypatch
     monkeypatch.chdir("/")
     assert resolve("latent", found) == found
     assert LatentConfig(**found).networks["denoiser"]["class"] == "UNet2DConditionModel"
+
+
+class TestLite0Vision:
+    def test_every_level_lies_where_it_was_in_the_image(self) -> None:
+        """Pooled or interpolated to the grid, brought to one width, summed; against torch's own adaptive pooling."""
+        torch.manual_seed(0)
+        vision = Lite0Vision(4, pretrained=False).eval()
+        image = torch.rand(2, 3, 64, 96) * 2 - 1
+        levels = vision.encoder((image * 127.5 + 127.5 - 127) / 128)  # as the weights were trained
+        total = torch.zeros(2, 64, 16, 24)
+        for lateral, level in zip(vision.laterals, levels, strict=True):
+            brought = lateral(level)
+            finer = level.shape[-1] >= 24
+            total += (
+                torch.nn.functional.adaptive_avg_pool2d(brought, (16, 24))
+                if finer
+                else torch.nn.functional.interpolate(brought, size=(16, 24), mode="bilinear")
+            )
+        wanted = vision.to_latent(torch.nn.functional.silu(vision.norm(total)))
+        found = vision(image)
+        assert found.shape == (2, LITE0_CHANNELS, 16, 24)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+    def test_the_segmenter_reads_it_and_at_first_does_not_heed_it(self, tmp_path: Path) -> None:
+        small_tiny().save(tmp_path)
+        options = {"foundation": str(tmp_path), "vision": "lite0"}
+        net: Any = build("latent", 2, resolve("latent", options), pretrained=False)
+        assert net.multiple == 32
+        assert net.net.denoiser.conv_in.in_channels == 4 + LITE0_CHANNELS
+        noise, dark, bright = torch.randn(1, 4, 8, 8), torch.full((1, 3, 32, 32), -1.0), torch.ones(1, 3, 32, 32)
+        net.eval()
+        taus = [net.net.encode_image(image) for image in (dark, bright)]
+        assert not torch.equal(*taus)
+        assert torch.equal(*(net.net.denoise(tau, noise) for tau in taus))
+
+    def test_no_other_vision(self) -> None:
+        with pytest.raises(InputError, match="has no vision 'clip'; choose one of autoencoder, lite0"):
+            LatentConfig(vision="clip")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from morphogen.errors import InputError
 
 Objective = Literal["paper", "x0", "x0-align", "x0-pixel"]
+Vision = Literal["autoencoder", "lite0"]
 T = 1000
 """Timesteps of the noise schedule; prediction starts at T - 1."""
 MAX_ENSEMBLE = 64
@@ -25,11 +26,15 @@ class LatentConfig:
             folder, or a hub id. Training needs it; a trained segmenter holds all that it needs.
         denoiser: ``foundation`` for its own U-Net, told the empty prompt; ``churches`` for LDM's shape on LSUN
             churches, from scratch; or the diffusers folder of a UNet2DModel or UNet2DConditionModel.
+        vision: What reads the image: ``autoencoder``, a copy of its encoder that trains on, as published, or ``lite0``,
+            EfficientNet-Lite0 from ImageNet weights, all levels of it.
         objective: ``paper`` predicts the noise (its L1 plus that of the direct estimate), ``x0`` the latent itself,
             ``x0-align`` the same with features aligned to those of a frozen encoder, ``x0-pixel`` the same as ``x0``
             with losses of the decoded mask, which learns sooner and was published by nobody.
         latent_weight: lambda, weight of the direct estimate's L1 in ``paper``.
         pixel_weight: Weight of cross-entropy and soft Dice in ``x0-pixel``.
+        last_share: Share of the rows that train at T - 1, where a prediction starts; all others at any timestep. In
+            ``x0-pixel`` these alone are decoded, where there are any.
         align: The frozen encoder of ``x0-align``: lite0, dinov2, or the folder of a DINOv2.
         dropout: In the residual blocks of denoiser and vision encoder; None for 0.2 where the denoiser is not the
             foundation's own, else none.
@@ -41,9 +46,11 @@ class LatentConfig:
 
     foundation: str = "tiny"
     denoiser: str = "foundation"
+    vision: Vision = "autoencoder"
     objective: Objective = "x0-pixel"
     latent_weight: float = 1.0
     pixel_weight: float = 1.0
+    last_share: float = 0.0
     align: str = "lite0"
     dropout: float | None = None
     steps: int = 1
@@ -55,9 +62,13 @@ class LatentConfig:
         if self.objective not in get_args(Objective):
             known = ", ".join(get_args(Objective))
             raise InputError(f"latent: has no objective {self.objective!r}; choose one of {known}")
+        if self.vision not in get_args(Vision):
+            raise InputError(f"latent: has no vision {self.vision!r}; choose one of {', '.join(get_args(Vision))}")
         for name, weight in (("latent_weight", self.latent_weight), ("pixel_weight", self.pixel_weight)):
             if not 0 <= weight < math.inf:
                 raise InputError(f"latent: {name}={weight}: must be 0 or more")
+        if not 0 <= self.last_share <= 1:
+            raise InputError(f"latent: last_share={self.last_share}: must lie in 0 to 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"latent: dropout={self.dropout}: must lie in 0 to 1, 1 excluded")
         refuse_sampling(self.steps, self.ensemble)
@@ -70,11 +81,14 @@ class LatentConfig:
         """
         if self.networks:
             return self
+        from morphogen.metrics.weights import locate
         from morphogen.segmenters.latent.align import refuse_unknown
         from morphogen.segmenters.latent.networks import FOUNDATION, describe
 
         if self.objective == "x0-align":
             refuse_unknown(self.align)
+        if self.vision == "lite0":
+            locate("lite0")
         dropout = self.dropout if self.dropout is not None else 0.0 if self.denoiser == FOUNDATION else 0.2
         return replace(
             self,

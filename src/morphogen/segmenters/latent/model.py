@@ -5,7 +5,7 @@ SynDiff (Aqeel et al. 2025, arXiv:2507.15361) after SDSeg (Lin et al., MICCAI 20
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from morphogen.segmenters.latent.networks import (
     empty_prompt,
     make_autoencoder,
     make_denoiser,
-    set_dropout,
 )
 from morphogen.segmenters.latent.schedule import alphas_cumprod, visited
+from morphogen.segmenters.latent.vision import LITE0_CHANNELS, AutoencoderVision, Lite0Vision
 from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
 from morphogen.training.rng import normal, uniform
 
@@ -61,25 +61,6 @@ class Prediction:
         return Prediction(*(part[..., :height, :width] for part in (self.probabilities, self.std, self.entropy)))
 
 
-class VisionEncoder(nn.Module):
-    """tau: the autoencoder's encoder, trained on, whose 2 z channels a new 1 x 1 convolution brings to z.
-
-    The convolution starts at random; what it gives is neither sampled nor scaled.
-    """
-
-    def __init__(self, autoencoder: AutoencoderKL, dropout: float) -> None:
-        super().__init__()
-        z = autoencoder.config.latent_channels
-        self.encoder = copy.deepcopy(autoencoder.encoder)
-        self.quant_conv = copy.deepcopy(autoencoder.quant_conv) or nn.Identity()
-        self.to_latent = nn.Conv2d(2 * z, z, 1)
-        set_dropout(self.encoder, dropout)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, z, H / f, W / f)."""
-        return self.to_latent(self.quant_conv(self.encoder(image)))
-
-
 class LatentSegmenter(nn.Module):
     """A frozen mask autoencoder, a vision encoder, and a denoiser that reads [noisy mask latent, tau(image)]."""
 
@@ -93,8 +74,8 @@ class LatentSegmenter(nn.Module):
     noise: Tensor
 
     def __init__(
-        self, n_classes: int, config: LatentConfig, autoencoder: AutoencoderKL, denoiser: nn.Module,
-        prompt: Mapping[str, Tensor],
+        self, n_classes: int, config: LatentConfig, autoencoder: AutoencoderKL,
+        vision: AutoencoderVision | Lite0Vision, denoiser: nn.Module, prompt: Mapping[str, Tensor],
     ) -> None:  # fmt: skip
         """Puts the parts together.
 
@@ -102,13 +83,14 @@ class LatentSegmenter(nn.Module):
             n_classes: K, background included.
             config: Objective, and how it predicts.
             autoencoder: Holds the masks; frozen here.
-            denoiser: Takes 2 z channels and gives z.
+            vision: tau, which reads the image.
+            denoiser: Takes the channels of a latent and of tau, and gives those of a latent.
             prompt: What it is told in place of a text, by name; empty for one without text.
         """
         super().__init__()
         self.config = config
         self.autoencoder = autoencoder.requires_grad_(False)
-        self.vision = VisionEncoder(autoencoder, config.dropout or 0.0).requires_grad_(True)
+        self.vision = vision.requires_grad_(True)
         self.denoiser = denoiser.requires_grad_(True)
         self.prompt_names = tuple(prompt)
         self.alignment: Alignment | None = None
@@ -124,10 +106,9 @@ class LatentSegmenter(nn.Module):
 
     @property
     def multiple(self) -> int:
-        """Height and width must be multiples of this: whole cells at every level of the denoiser."""
-        factor = 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+        """Height and width must be multiples of this: whole cells at every level of the denoiser, and tau's own."""
         levels: Any = self.denoiser.down_blocks
-        return factor * 2 ** (len(levels) - 1)
+        return math.lcm(_factor(self.autoencoder) * 2 ** (len(levels) - 1), self.vision.multiple)
 
     # ---- masks and latents ----
 
@@ -168,7 +149,8 @@ class LatentSegmenter(nn.Module):
         with torch.no_grad():
             z0 = self.encode_mask(mask, seeds if paper else None).float()
         drawn = seeds.cpu()
-        t = (uniform(drawn, "t") * T).long().to(z0.device)
+        last = (uniform(drawn, "last") < self.config.last_share).to(z0.device)
+        t = (uniform(drawn, "t") * T).long().to(z0.device).masked_fill(last, T - 1)
         eps = normal(drawn, z0.shape[1:], "eps").to(z0)
         abar = self.abar[t].view(-1, 1, 1, 1)
         z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * eps
@@ -180,26 +162,36 @@ class LatentSegmenter(nn.Module):
         if self.alignment is not None:
             found["align"] = self.alignment(image)
         if self.config.objective == "x0-pixel":
-            found |= self._pixel_losses(direct, mask)
+            found |= self._pixel_losses(direct, mask, last)
         return found
 
-    def _pixel_losses(self, direct: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere."""
+    def _pixel_losses(self, direct: Tensor, mask: Tensor, last: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere.
+
+        Where some rows stand at T - 1, as in a prediction, these alone are decoded, and weigh as all would.
+        """
+        weight = self.config.pixel_weight
+        if self.config.last_share:
+            direct, mask = direct[last], mask[last]
+            weight *= float(last.float().mean()) / self.config.last_share
+            if not len(mask):
+                return dict.fromkeys(("cross_entropy", "dice"), direct.sum())
         decoded = distances(self.autoencoder.decode(direct / self.scale).sample.float(), self.palette)
         parts = {"cross_entropy": cross_entropy(decoded, mask), "dice": soft_dice_loss(decoded, mask)}
-        return {name: self.config.pixel_weight * loss for name, loss in parts.items()}
+        return {name: weight * loss for name, loss in parts.items()}
 
     # ---- prediction ----
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """tau: (B, 3, H, W) in [-1, 1] -> (B, z, H / f, W / f)."""
-        return self.vision(image)
+        """tau: (B, 3, H, W) in [-1, 1] -> (B, c, H / f, W / f), c = z as published."""
+        tau: Tensor = self.vision(image)
+        return tau
 
     def denoise(self, tau: Tensor, noise: Tensor, steps: int = 1) -> Tensor:
         """z0_hat of images: the direct estimate at T - 1, or DDIM with eta 0 (Song et al. 2021, Eq. 12).
 
         Args:
-            tau: (B, z, h, w), of `encode_image`.
+            tau: (B, c, h, w), of `encode_image`.
             noise: (B, z, h, w), z_T.
             steps: Evaluations of the denoiser.
         """
@@ -221,7 +213,7 @@ class LatentSegmenter(nn.Module):
         """z_T of one member of the ensemble, the same for every row.
 
         Args:
-            like: (B, z, h, w).
+            like: (B, any, h, w).
             member: Which.
             seed: In place of the config's.
 
@@ -297,6 +289,11 @@ class LatentSegmenter(nn.Module):
         return normal(list(seeds), (self.channels, _NOISE_SIDE, _NOISE_SIDE), "z_T")
 
 
+def _factor(autoencoder: AutoencoderKL) -> int:
+    """f: pixels of a latent's cell along one side."""
+    return int(2 ** (len(autoencoder.config.block_out_channels) - 1))
+
+
 def build(n_classes: int, config: LatentConfig, pretrained: bool = True) -> nn.Module:
     """The network of a resolved config: (B, 3, H, W) in [-1, 1] -> (B, n_classes, H, W) logits, for any H and W.
 
@@ -320,8 +317,14 @@ def build(n_classes: int, config: LatentConfig, pretrained: bool = True) -> nn.M
     else:
         folder = weights = None
         prompt = {name: torch.zeros(size) for name, size in shape["prompt"].items()}
-    autoencoder = make_autoencoder(shape, folder)
-    net = LatentSegmenter(n_classes, config, autoencoder, make_denoiser(shape, weights, config.dropout or 0.0), prompt)
+    autoencoder, dropout = make_autoencoder(shape, folder), config.dropout or 0.0
+    vision: AutoencoderVision | Lite0Vision
+    if config.vision == "lite0":
+        vision, channels = Lite0Vision(_factor(autoencoder), pretrained), LITE0_CHANNELS
+    else:
+        vision, channels = AutoencoderVision(autoencoder, dropout), autoencoder.config.latent_channels
+    denoiser = make_denoiser(shape, weights, channels, dropout)
+    net = LatentSegmenter(n_classes, config, autoencoder, vision, denoiser, prompt)
     if pretrained and config.objective == "x0-align":
         net.alignment = Alignment(config.align, net.denoiser)
     return AnySize(net, net.multiple)

@@ -81,12 +81,13 @@ def make_autoencoder(shape: Mapping[str, Any], folder: Path | None) -> Autoencod
     return made
 
 
-def make_denoiser(shape: Mapping[str, Any], folder: Path | None, dropout: float) -> nn.Module:
+def make_denoiser(shape: Mapping[str, Any], folder: Path | None, condition: int, dropout: float) -> nn.Module:
     """The denoiser of `describe`, its input widened to latent and condition; the weights of the new channels are zero.
 
     Args:
         shape: Of `describe`.
         folder: Where its weights lie; None for random ones.
+        condition: Channels of tau.
         dropout: In its residual blocks.
     """
     row = shape["denoiser"]
@@ -97,17 +98,17 @@ def make_denoiser(shape: Mapping[str, Any], folder: Path | None, dropout: float)
             if isinstance(module, Attention):
                 module.heads = row["heads"]
                 module.scale = (module.inner_dim / row["heads"]) ** -0.5
-    net.conv_in = widened(net.conv_in)
+    net.conv_in = widened(net.conv_in, condition)
     net.register_to_config(in_channels=net.conv_in.in_channels)
     set_dropout(net, dropout)
     made: nn.Module = net
     return made
 
 
-def widened(conv: nn.Conv2d) -> nn.Conv2d:
-    """The convolution for twice the input channels: the first half as it was, the second half with zero weights."""
+def widened(conv: nn.Conv2d, by: int) -> nn.Conv2d:
+    """The convolution for `by` more input channels, whose weights are zero; the others are as they were."""
     shape: Any = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
-    made = nn.Conv2d(2 * conv.in_channels, conv.out_channels, **shape, device=conv.weight.device)
+    made = nn.Conv2d(conv.in_channels + by, conv.out_channels, **shape, device=conv.weight.device)
     with torch.no_grad():
         made.weight.zero_()
         made.weight[:, : conv.in_channels] = conv.weight
