@@ -39,14 +39,16 @@ def foundation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = small_tiny()
     made.vae.register_to_config(scaling_factor=0.7)
     made.save(folder)
-    TestLatent.options = {"foundation": str(folder)}
+    TestLatent.options = {"foundation": str(folder), "vision": "autoencoder"}
     return folder
 
 
 def outer(foundation: Path, n_classes: int = 2, **options: Any) -> Any:
     """The net for images of any size, its zero layers and its scale moved, so that every part has a say."""
     torch.manual_seed(0)
-    net: Any = build("latent", n_classes, resolve("latent", {"foundation": str(foundation), **options}))
+    net: Any = build(
+        "latent", n_classes, resolve("latent", {"foundation": str(foundation), "vision": "autoencoder", **options})
+    )
     perturb(net.net.denoiser)
     net.net.scale.fill_(0.6)
     return net.eval()
@@ -353,7 +355,7 @@ class TestTraining:
         monkeypatch.setattr(mask_autoencoder, "_TURNS", 1)
 
     def config(self, foundation: Path, **changes: Any) -> SegmenterConfig:
-        return replace(QUICK, architecture={"foundation": str(foundation), **changes})
+        return replace(QUICK, architecture={"foundation": str(foundation), "vision": "autoencoder", **changes})
 
     @pytest.mark.parametrize("fails", ["while the decoder trains", "while the segmenter trains"])
     def test_a_stopped_run_ends_with_the_same_bits(

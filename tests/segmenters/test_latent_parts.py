@@ -141,14 +141,19 @@ class TestNetworks:
     def test_the_layouts_of_large_foundations(self, kind: str, tmp_path: Path) -> None:
         made = small_foundation(kind, tmp_path)
         made.save(tmp_path / "f")
-        net = build("latent", 2, resolve("latent", {"foundation": str(tmp_path / "f")})).eval()
+        net = build("latent", 2, resolve("latent", {"foundation": str(tmp_path / "f"), "vision": "autoencoder"})).eval()
         z = torch.randn(2, 4, 8, 8)
         t = torch.tensor([3, 900])
         told = made.conditioning(["", ""])
         plain = made.unet(z, t, encoder_hidden_states=told.states, added_cond_kwargs=told.added).sample
         for tau in (torch.zeros_like(z), torch.randn_like(z)):  # before training the image has no say
             torch.testing.assert_close(net.net._denoiser(z, tau, t), plain, rtol=1e-4, atol=1e-5)
-        again = build("latent", 2, resolve("latent", {"foundation": str(tmp_path / "f")}), pretrained=False)
+        again = build(
+            "latent",
+            2,
+            resolve("latent", {"foundation": str(tmp_path / "f"), "vision": "autoencoder"}),
+            pretrained=False,
+        )
         again.load_state_dict(net.state_dict())
 
     @torch.no_grad()
@@ -160,7 +165,7 @@ class TestNetworks:
             norm_num_groups=4, attention_head_dim=4,
         )  # fmt: skip
         unet.save_pretrained(tmp_path / "u")
-        options = {"foundation": str(tmp_path / "f"), "denoiser": str(tmp_path / "u")}
+        options = {"foundation": str(tmp_path / "f"), "denoiser": str(tmp_path / "u"), "vision": "autoencoder"}
         found = resolve("latent", options)
         assert found["dropout"] == 0.2
         net = build("latent", 3, found).eval()
@@ -254,6 +259,18 @@ class TestLite0Vision:
         assert not torch.equal(*taus)
         assert torch.equal(*(net.net.denoise(tau, noise) for tau in taus))
 
+    @pytest.mark.parametrize(
+        ("objective", "installed", "vision"),
+        [("x0-pixel", True, "lite0"), ("x0-pixel", False, "autoencoder"), ("paper", True, "autoencoder")],
+    )
+    def test_auto_keeps_the_published_vision_with_what_was_published(
+        self, objective: str, installed: bool, vision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from morphogen.metrics import weights
+
+        monkeypatch.setattr(weights, "available", lambda name: installed)
+        assert resolve("latent", {"objective": objective})["vision"] == vision
+
     def test_no_other_vision(self) -> None:
-        with pytest.raises(InputError, match="has no vision 'clip'; choose one of autoencoder, lite0"):
+        with pytest.raises(InputError, match="has no vision 'clip'; choose one of auto, autoencoder, lite0"):
             LatentConfig(vision="clip")  # type: ignore[arg-type]

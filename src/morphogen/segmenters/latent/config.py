@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from morphogen.errors import InputError
 
 Objective = Literal["paper", "x0", "x0-align", "x0-pixel"]
-Vision = Literal["autoencoder", "lite0"]
+Vision = Literal["auto", "autoencoder", "lite0"]
 T = 1000
 """Timesteps of the noise schedule; prediction starts at T - 1."""
 MAX_ENSEMBLE = 64
@@ -27,7 +27,8 @@ class LatentConfig:
         denoiser: ``foundation`` for its own U-Net, told the empty prompt; ``churches`` for LDM's shape on LSUN
             churches, from scratch; or the diffusers folder of a UNet2DModel or UNet2DConditionModel.
         vision: What reads the image: ``autoencoder``, a copy of its encoder that trains on, as published, or ``lite0``,
-            EfficientNet-Lite0 from ImageNet weights, all levels of it.
+            EfficientNet-Lite0 from ImageNet weights, all levels of it. ``auto`` is lite0 in ``x0-pixel`` where its
+            weights are installed, else the autoencoder's.
         objective: ``paper`` predicts the noise (its L1 plus that of the direct estimate), ``x0`` the latent itself,
             ``x0-align`` the same with features aligned to those of a frozen encoder, ``x0-pixel`` the same as ``x0``
             with losses of the decoded mask, which learns sooner and was published by nobody.
@@ -46,7 +47,7 @@ class LatentConfig:
 
     foundation: str = "tiny"
     denoiser: str = "foundation"
-    vision: Vision = "autoencoder"
+    vision: Vision = "auto"
     objective: Objective = "x0-pixel"
     latent_weight: float = 1.0
     pixel_weight: float = 1.0
@@ -81,7 +82,7 @@ class LatentConfig:
         """
         if self.networks:
             return self
-        from morphogen.metrics.weights import locate
+        from morphogen.metrics.weights import available, locate
         from morphogen.segmenters.latent.align import refuse_unknown
         from morphogen.segmenters.latent.networks import FOUNDATION, describe
 
@@ -89,12 +90,15 @@ class LatentConfig:
             refuse_unknown(self.align)
         if self.vision == "lite0":
             locate("lite0")
+        features = self.objective == "x0-pixel" and available("lite0")
+        vision: Vision = self.vision if self.vision != "auto" else "lite0" if features else "autoencoder"
         dropout = self.dropout if self.dropout is not None else 0.0 if self.denoiser == FOUNDATION else 0.2
         return replace(
             self,
             foundation=_whole(self.foundation),
             denoiser=_whole(self.denoiser),
             align=_whole(self.align),
+            vision=vision,
             dropout=dropout,
             networks=describe(self.foundation, self.denoiser),
         )

@@ -65,9 +65,11 @@ class Lite0Vision(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1], H and W multiples of 32 -> (B, 32, H / f, W / f)."""
         grid = [side // self.factor for side in image.shape[-2:]]
-        levels = self.encoder((image * 0.5 + 0.5 - self.mean) / self.std)
+        # channels last: depthwise convolutions are a third faster so on a CPU
+        normalised = ((image * 0.5 + 0.5 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        levels = self.encoder(normalised)
         found = [_at(lateral(level), grid) for lateral, level in zip(self.laterals, levels, strict=True)]
-        return self.to_latent(F.silu(self.norm(torch.stack(found).sum(dim=0))))
+        return self.to_latent(F.silu(self.norm(torch.stack(found).sum(dim=0)))).contiguous()
 
 
 def _at(level: Tensor, grid: list[int]) -> Tensor:
