@@ -158,7 +158,7 @@ class TestObjectives:
 
     @torch.no_grad()
     def test_pixel_losses_are_those_of_the_decoded_estimate(self, foundation: Path) -> None:
-        net = inner(foundation, objective="x0-pixel", pixel_weight=0.5)
+        net = inner(foundation, objective="x0-pixel", pixel_weight=0.5, last_share=0.0)
         output = self.literal(net, sampled=False)[3]
         decoded = net.autoencoder.decode(output / net.scale).sample
         # 16 / 12 (|D + 1|^2 - |D - 1|^2), summed over three channels
@@ -173,8 +173,36 @@ class TestObjectives:
         assert found["latent"] == inner(foundation, objective="x0").losses(*self.batch())["latent"]
 
     @torch.no_grad()
+    def test_a_share_of_the_rows_trains_where_a_prediction_starts_and_these_alone_are_decoded(
+        self, foundation: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        net, seen, decoded = inner(foundation, last_share=0.3), [], []
+        monkeypatch.setattr(net, "_denoiser", lambda z, tau, t: seen.append(t) or z)
+        decode = net.autoencoder.decode
+        monkeypatch.setattr(net.autoencoder, "decode", lambda z: decoded.append(len(z)) or decode(z))
+        images, masks, _ = self.batch()
+        images, masks, sums = images[:, :, :4, :4], masks[:, :4, :4], []
+        for first in range(0, 900, 3):
+            sums.append(net.losses(images, masks, torch.arange(first, first + 3))["cross_entropy"])
+        last = torch.cat(seen) == T - 1
+        assert 0.25 < last.float().mean() < 0.35
+        assert sum(decoded) == last.sum()
+        seed = int(last.nonzero()[0])
+        row, seeds = seed % 3, torch.tensor([seed])
+        one = net.losses(images[row : row + 1], masks[row : row + 1], seeds)["cross_entropy"]
+        whole = inner(foundation, last_share=1.0)
+        monkeypatch.setattr(whole, "_denoiser", lambda z, tau, t: z)
+        alone = whole.losses(images[row : row + 1], masks[row : row + 1], seeds)["cross_entropy"]
+        torch.testing.assert_close(one, alone / 0.3)  # it stands for the rows that are not decoded
+        assert all(value == 0 for value, some in zip(sums, last.view(-1, 3).any(dim=1), strict=True) if not some)
+
+    def test_what_was_published_has_no_such_share(self) -> None:
+        shares = {name: resolve("latent", {"objective": name})["last_share"] for name in ("paper", "x0", "x0-pixel")}
+        assert shares == {"paper": 0.0, "x0": 0.0, "x0-pixel": 0.25}
+
+    @torch.no_grad()
     def test_timesteps_are_uniform_over_all(self, foundation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        net, seen = inner(foundation), []
+        net, seen = inner(foundation, last_share=0.0), []
         monkeypatch.setattr(net, "_denoiser", lambda z, tau, t: seen.append(t) or z)
         images, masks, _ = self.batch()
         for first in range(0, 900, 3):

@@ -35,7 +35,8 @@ class LatentConfig:
         latent_weight: lambda, weight of the direct estimate's L1 in ``paper``.
         pixel_weight: Weight of cross-entropy and soft Dice in ``x0-pixel``.
         last_share: Share of the rows that train at T - 1, where a prediction starts; all others at any timestep. In
-            ``x0-pixel`` these alone are decoded, where there are any.
+            ``x0-pixel`` these alone are decoded, where there are any. None for a quarter there, and for none elsewhere,
+            as published.
         align: The frozen encoder of ``x0-align``: lite0, dinov2, or the folder of a DINOv2.
         dropout: In the residual blocks of denoiser and vision encoder; None for 0.2 where the denoiser is not the
             foundation's own, else none.
@@ -51,7 +52,7 @@ class LatentConfig:
     objective: Objective = "x0-pixel"
     latent_weight: float = 1.0
     pixel_weight: float = 1.0
-    last_share: float = 0.0
+    last_share: float | None = None
     align: str = "lite0"
     dropout: float | None = None
     steps: int = 1
@@ -68,7 +69,7 @@ class LatentConfig:
         for name, weight in (("latent_weight", self.latent_weight), ("pixel_weight", self.pixel_weight)):
             if not 0 <= weight < math.inf:
                 raise InputError(f"latent: {name}={weight}: must be 0 or more")
-        if not 0 <= self.last_share <= 1:
+        if self.last_share is not None and not 0 <= self.last_share <= 1:
             raise InputError(f"latent: last_share={self.last_share}: must lie in 0 to 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"latent: dropout={self.dropout}: must lie in 0 to 1, 1 excluded")
@@ -100,6 +101,7 @@ class LatentConfig:
             align=_whole(self.align),
             vision=vision,
             dropout=dropout,
+            last_share=self.last_share if self.last_share is not None else 0.25 * (self.objective == "x0-pixel"),
             networks=describe(self.foundation, self.denoiser),
         )
 

@@ -149,7 +149,7 @@ class LatentSegmenter(nn.Module):
         with torch.no_grad():
             z0 = self.encode_mask(mask, seeds if paper else None).float()
         drawn = seeds.cpu()
-        last = (uniform(drawn, "last") < self.config.last_share).to(z0.device)
+        last = (uniform(drawn, "last") < (self.config.last_share or 0)).to(z0.device)
         t = (uniform(drawn, "t") * T).long().to(z0.device).masked_fill(last, T - 1)
         eps = normal(drawn, z0.shape[1:], "eps").to(z0)
         abar = self.abar[t].view(-1, 1, 1, 1)
@@ -174,7 +174,7 @@ class LatentSegmenter(nn.Module):
         if self.config.last_share:
             direct, mask = direct[last], mask[last]
             weight *= float(last.float().mean()) / self.config.last_share
-            if not len(mask):
+            if not len(mask):  # zero, with a gradient
                 return dict.fromkeys(("cross_entropy", "dice"), direct.sum())
         decoded = distances(self.autoencoder.decode(direct / self.scale).sample.float(), self.palette)
         parts = {"cross_entropy": cross_entropy(decoded, mask), "dice": soft_dice_loss(decoded, mask)}
