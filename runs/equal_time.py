@@ -32,8 +32,8 @@ from morphogen.study.splits import make
 from morphogen.training.task import Batch, Draw
 from morphogen.words import kinds_of, read_value
 
-PROBE = 24
-"""Steps that are timed before the training; the first is left out."""
+PROBE, PROBE_SECONDS = 24, 20.0
+"""Steps that are timed before the training, the first left out; or as many as take this long, if those take less."""
 
 
 def read(word: str, steps: int, seed: int) -> tuple[str, SegmenterConfig]:
@@ -48,8 +48,8 @@ def read(word: str, steps: int, seed: int) -> tuple[str, SegmenterConfig]:
     return name, SegmenterConfig(architecture=architecture, max_train_steps=steps, seed=seed, **stated)
 
 
-def pace(word: str, train: Pairs, out: Path) -> tuple[float, float]:
-    """Seconds before the first step (a mask autoencoder trains there), and median seconds of a step, of a short run."""
+def pace(word: str, train: Pairs, out: Path, probe: int = PROBE) -> tuple[float, float]:
+    """Seconds before the first step (a mask autoencoder trains there), and mean seconds of a step, of a short run."""
     empty, stamps = Pairs(train.dataset.select(()), train.resolution), [time.monotonic()]
     batch = SegmenterTask.batch
 
@@ -57,14 +57,17 @@ def pace(word: str, train: Pairs, out: Path) -> tuple[float, float]:
         stamps.append(time.monotonic())
         return batch(task, draws)
 
-    name, config = read(word, PROBE, 0)
+    name, config = read(word, probe, 0)
     SegmenterTask.batch = stamped  # type: ignore[method-assign]
     try:
         train_segmenter(name, train, empty, config, out)
     finally:
         SegmenterTask.batch = batch  # type: ignore[method-assign]
         shutil.rmtree(out, ignore_errors=True)
-    return stamps[1] - stamps[0], float(np.median(np.diff(stamps[2:])))
+    each = float(np.mean(np.diff(stamps[2:])))
+    if probe == PROBE and PROBE * each < PROBE_SECONDS:
+        return pace(word, train, out, round(PROBE_SECONDS / each))
+    return stamps[1] - stamps[0], each
 
 
 def validation_dice(run: Path, val: Pairs) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,24 @@ def test_without_a_number_there_are_as_many_as_masks_times_per_mask(make_config:
     bench = bench_of(make_config(generator="painter", arms=("syn-geo",), per_mask=2))
     r = bench.splits.repetitions[0]
     assert len(synthetic_pairs(bench, r)) == 2 * len(r.train)
+
+
+def test_training_images_without_a_lesion_are_not_painted_from(
+    make_config: Make, phantom_folder: Path, tmp_path: Path
+) -> None:
+    """`plan_into` refuses an empty mask, which here would be after the generator was trained."""
+    data = shutil.copytree(phantom_folder, tmp_path / "data")
+    config = make_config(generator="painter", arms=("syn-geo",), synthetic=9, data=data)
+    bench = bench_of(config)
+    r = bench.splits.repetitions[0]
+    healthy = r.train[0]
+    mask = bench.dataset.select([healthy])[0].mask
+    assert mask is not None
+    Image.new("L", Image.open(mask).size).save(mask)
+    made = synthetic_pairs(bench, r)
+    sources = {record.origin["source_mask"] for record in made if record.origin}
+    assert len(made) == 9
+    assert sources == set(r.train) - {healthy}
 
 
 def test_other_generators_take_the_masks_in_turn(make_config: Make) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morphogen.data.pairs import Pairs
+from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
@@ -122,7 +122,8 @@ def _plan(bench: Bench, repetition: Repetition, sampler: Any) -> Plan:
     if paints_into_images(config):
         from morphogen.sampling.into import plan_into
 
-        return plan_into(train, sampler.normals, candidates(config, repetition), how, seed, prompt)
+        lesions = train.where(lambda record: bool(native_mask(record, train).any()))  # what `plan_into` would refuse
+        return plan_into(lesions, sampler.normals, candidates(config, repetition), how, seed, prompt)
     if config.synthetic is None:
         return plan_jobs(train, config.per_mask, how, seed, prompt, size=sampler.resolution)
     return plan_cycle(train, config.synthetic, how, seed, prompt, size=sampler.resolution)
