@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,9 @@ FAR = 1.4
 """On `tiny`: colonoscopy, dermoscopy and phantoms that it never saw 0.9, slices of the heart 1.9 (docs/LOG.md)."""
 LOOKED_AT = 24
 _T = (200, 400, 600)
+_T_WORDS = (700, 800, 900)
+"""Where the image is nearly gone, and the words are what is left: there single images tell the kinds apart, while at
+`_T` the mean of hundreds of frames of one video may not (docs/LOG.md)."""
 
 
 def label_captions(known: Iterable[Grammar]) -> list[str]:
@@ -38,26 +42,39 @@ def best_prompt(foundation: Foundation, x: Tensor) -> str:
     """
     if not foundation.card.get("vocabulary"):
         return DEFAULT_PROMPT
-    errors = noise_errors(foundation, x)
+    errors = noise_errors(foundation, x, _T_WORDS)
     return min(errors, key=lambda text: errors[text])
 
 
 @torch.no_grad()
-def noise_errors(foundation: Foundation, x: Tensor) -> dict[str, float]:
-    """Mean squared error of the predicted noise of (B, 3, R, R) images in [-1, 1], for each prompt of the card."""
+def noise_errors(foundation: Foundation, x: Tensor, steps: Sequence[int] = _T) -> dict[str, float]:
+    """Mean squared error of the predicted noise of images, for each prompt of the card.
+
+    Args:
+        foundation: Predicts.
+        x: (B, 3, R, R) in [-1, 1].
+        steps: Timesteps to average over.
+    """
     candidates = foundation.card.get("prompts") or label_captions(map(Grammar.load, grammars()))
     z0 = foundation.encode(x.to(foundation.device))
     seeds, blind = list(range(len(z0))), unseen(foundation, len(z0))
     errors = dict.fromkeys(candidates, 0.0)
-    for step in _T:
+    for step in steps:
         t = torch.full((len(z0),), step, device=z0.device)
         eps = normal(seeds, z0.shape[1:], f"fit-{step}").to(z0)  # the same noise for every candidate
         z_t, target = foundation.add_noise(z0, eps, t), foundation.target(z0, eps, t)
         for text in candidates:
             cond = foundation.conditioning([text] * len(z0))
             output = predict(foundation.unet, torch.cat([z_t, blind], dim=1), t, cond)
-            errors[text] += float((output - target).square().mean()) / len(_T)
+            errors[text] += float((output - target).square().mean()) / len(steps)
     return errors
+
+
+def _sample(pairs: Pairs) -> Tensor:
+    """Images spread over the whole set, whose neighbours are often frames of one video, in [-1, 1]."""
+    return to_signed(
+        pairs.images(np.linspace(0, len(pairs) - 1, min(len(pairs), LOOKED_AT)).round().astype(int).tolist())
+    )
 
 
 def pick_grammar(foundation: Foundation, pairs: Pairs) -> Grammar:
@@ -67,7 +84,7 @@ def pick_grammar(foundation: Foundation, pairs: Pairs) -> Grammar:
         foundation: Judges the fit, as in `best_prompt`.
         pairs: The images; a sample of 24 is looked at.
     """
-    said = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), LOOKED_AT)))))
+    said = best_prompt(foundation, _sample(pairs))
     known = map(Grammar.load, grammars())
     return next((grammar for grammar in known if said in label_captions([grammar])), Grammar.load("generic"))
 
@@ -81,7 +98,7 @@ def is_far(foundation: Foundation, pairs: Pairs) -> bool:
     own = foundation.card.get("noise_error")
     if own is None:
         return False
-    found = min(noise_errors(foundation, to_signed(pairs.images(range(min(len(pairs), LOOKED_AT))))).values())
+    found = min(noise_errors(foundation, _sample(pairs)).values())
     return found > FAR * float(own)
 
 
@@ -97,5 +114,5 @@ def prompts_for(foundation: Foundation, pairs: Pairs, prompt: str | None) -> lis
     found = [text for text in known if text is not None]
     if len(found) == len(known):
         return found
-    fallback = best_prompt(foundation, to_signed(pairs.images(range(min(len(pairs), LOOKED_AT)))))
+    fallback = best_prompt(foundation, _sample(pairs))
     return [fallback if text is None else text for text in known]

@@ -28,6 +28,7 @@ from morphogen.generators.inpaint.normals import check_normals, make_normals
 from morphogen.generators.inpaint.sampler import InpaintSampler
 from morphogen.generators.inpaint.task import InpaintTask, TrainingSet
 from morphogen.generators.inpaint.words import count_words, prompt_for
+from morphogen.progress import say
 from morphogen.training.loop import claim, fit, identity
 from morphogen.training.processes import processes
 from morphogen.training.rng import numpy_rng, seed_of
@@ -118,6 +119,8 @@ def grammar_of(foundation: Foundation, pairs: Pairs, name: str) -> Grammar:
 def _task(foundation: Foundation, data: Dataset, config: InpaintConfig, out: Path) -> InpaintTask:
     resolution = foundation.side(config.resolution)
     grammar = grammar_of(foundation, Pairs(data.annotated, foundation.resolution), config.grammar)
+    if config.grammar == "auto":
+        say(f"{out}: lesions are put into words of the grammar {grammar.name}; grammar=NAME takes another")
     adaptation = AdaptConfig(
         foundation=config.foundation, symmetries=config.symmetries, seed=config.seed,
         mixed_precision=config.mixed_precision,

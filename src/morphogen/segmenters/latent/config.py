@@ -34,9 +34,11 @@ class LatentConfig:
             with losses of the decoded mask, which learns sooner and was published by nobody.
         latent_weight: lambda, weight of the direct estimate's L1 in ``paper``.
         pixel_weight: Weight of cross-entropy and soft Dice in ``x0-pixel``.
-        last_share: Share of the rows that train at T - 1, where a prediction starts; all others at any timestep. In
-            ``x0-pixel`` these alone are decoded, where there are any. None for a quarter there, and for none elsewhere,
-            as published.
+        last_share: Share of the rows that train at T - 1, where a prediction starts; all others at any timestep. None
+            for a half in ``x0-pixel``, and for none elsewhere, as published.
+        recycle: The other rows train on noisy versions of the network's own direct estimate, as a prediction of several
+            steps meets them, in place of the true latent (Fu et al. 2023, arXiv:2308.16355). None for yes in
+            ``x0-pixel``, and for no elsewhere, as published.
         align: The frozen encoder of ``x0-align``: lite0, dinov2, or the folder of a DINOv2.
         dropout: In the residual blocks of denoiser and vision encoder; None for 0.2 where the denoiser is not the
             foundation's own, else none.
@@ -53,6 +55,7 @@ class LatentConfig:
     latent_weight: float = 1.0
     pixel_weight: float = 1.0
     last_share: float | None = None
+    recycle: bool | None = None
     align: str = "lite0"
     dropout: float | None = None
     steps: int = 1
@@ -101,7 +104,8 @@ class LatentConfig:
             align=_whole(self.align),
             vision=vision,
             dropout=dropout,
-            last_share=self.last_share if self.last_share is not None else 0.25 * (self.objective == "x0-pixel"),
+            last_share=self.last_share if self.last_share is not None else 0.5 * (self.objective == "x0-pixel"),
+            recycle=self.recycle if self.recycle is not None else self.objective == "x0-pixel",
             networks=describe(self.foundation, self.denoiser),
         )
 

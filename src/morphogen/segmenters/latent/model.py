@@ -153,8 +153,11 @@ class LatentSegmenter(nn.Module):
         t = (uniform(drawn, "t") * T).long().to(z0.device).masked_fill(last, T - 1)
         eps = normal(drawn, z0.shape[1:], "eps").to(z0)
         abar = self.abar[t].view(-1, 1, 1, 1)
-        z_t = abar.sqrt() * z0 + (1 - abar).sqrt() * eps
-        output = self._denoiser(z_t, self.encode_image(image), t).float()
+        tau, clean = self.encode_image(image), z0
+        if self.config.recycle:
+            clean = self._recycled(z0, tau, ~last, drawn)
+        z_t = abar.sqrt() * clean + (1 - abar).sqrt() * eps
+        output = self._denoiser(z_t, tau, t).float()
         direct = (z_t - (1 - abar).sqrt() * output) / abar.sqrt() if paper else output
         found = {"latent": (z0 - direct).abs().mean()}
         if paper:
@@ -162,23 +165,24 @@ class LatentSegmenter(nn.Module):
         if self.alignment is not None:
             found["align"] = self.alignment(image)
         if self.config.objective == "x0-pixel":
-            found |= self._pixel_losses(direct, mask, last)
+            found |= self._pixel_losses(direct, mask)
         return found
 
-    def _pixel_losses(self, direct: Tensor, mask: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere.
+    @torch.no_grad()
+    def _recycled(self, z0: Tensor, tau: Tensor, rows: Tensor, seeds: Tensor) -> Tensor:
+        """z0, in these rows replaced by the direct estimate: what a prediction of several steps has in its place."""
+        if not rows.any():
+            return z0
+        z_T = normal(seeds, z0.shape[1:], "z_T").to(z0)[rows]
+        clean = z0.clone()
+        clean[rows] = self.denoise(tau[rows], z_T).to(z0)
+        return clean
 
-        Where some rows stand at T - 1, as in a prediction, these alone are decoded, and weigh as all would.
-        """
-        weight = self.config.pixel_weight
-        if self.config.last_share:
-            direct, mask = direct[last], mask[last]
-            weight *= float(last.float().mean()) / self.config.last_share
-            if not len(mask):  # zero, with a gradient
-                return dict.fromkeys(("cross_entropy", "dice"), direct.sum())
+    def _pixel_losses(self, direct: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere."""
         decoded = distances(self.autoencoder.decode(direct / self.scale).sample.float(), self.palette)
         parts = {"cross_entropy": cross_entropy(decoded, mask), "dice": soft_dice_loss(decoded, mask)}
-        return {name: weight * loss for name, loss in parts.items()}
+        return {name: self.config.pixel_weight * loss for name, loss in parts.items()}
 
     # ---- prediction ----
 
