@@ -2,7 +2,7 @@
 # SynDiff on real colonoscopy at the size of `tiny`: lesions from words, and the single-step segmenter beside a U-Net.
 #     MORPHOGEN_DATA=... runs/syndiff_tiny.sh OUT [headline|exploratory|table ...]
 # CVC-ClinicDB in five folds by sequence, all annotated frames of a fold's training part. In each fold the inpainting
-# generator is trained once; 300 candidates are painted into frames whose polyp was painted away, and gates judge them.
+# generator is trained once; 800 candidates are painted into parts of its frames without a polyp, and gates judge them.
 # headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 alone; the report marks it so.
 # External test: the frames of Kvasir-SEG that `tiny` never saw. Every command can be stopped and given again.
 # `dry` prints the estimate for two idle cores: 1 h 50 min of headline and 30 min of exploratory cells at the pace of a U-Net;
@@ -18,7 +18,7 @@ mkdir -p "$out"
 
 study() { # the same study in every call; --cells chooses
     morphogen study "$data/cvc_clinicdb" --out "$out/study" --test "kvasir=$out/kvasir" \
-        --generator inpaint --preset "${PRESET:-tiny}" --synthetic "${SYNTHETIC:-300}" ${ANNOTATED:+--annotated "$ANNOTATED"} \
+        --generator inpaint --preset "${PRESET:-tiny}" --synthetic "${SYNTHETIC:-800}" ${ANNOTATED:+--annotated "$ANNOTATED"} \
         --gates agreement copies drawn untouched --judges unet latent \
         --arms real real-geo duplicated syn-geo+n=100 syn-geo+n=50 syn-geo+n=200 syn-geo+n=100+text=none \
         syn-geo+n=100+text=wrong "$@"
