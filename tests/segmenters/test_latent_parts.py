@@ -183,6 +183,7 @@ class TestBadInput:
             ("latent_weight=-1", "latent_weight=-1.0: must be 0 or more"),
             ("pixel_weight=nan", "pixel_weight=nan: must be 0 or more"),
             ("dropout=1.5", "dropout=1.5: must lie in 0 to 1"),
+            ("seed=-1", "seed=-1: must be 0 or more"),
             ("steps=0", "--steps 0: the segmenter latent takes 1 to 1000"),
             ("steps=1001", "--steps 1001: the segmenter latent takes 1 to 1000"),
             ("ensemble=65", "--ensemble 65: the segmenter latent takes 1 to 64"),

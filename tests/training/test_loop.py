@@ -144,6 +144,12 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path: Path) -> No
     assert equal(before, weights(tmp_path / "run"))
 
 
+def test_a_setting_within_settings_is_named_alone(tmp_path: Path) -> None:
+    fit(Regression(), CONFIG, tmp_path / "run", {"training": {"lr": 1, "steps": 5}})
+    with pytest.raises(InputError, match=r"other settings \(training.lr: 1 there, 2 asked\)"):
+        fit(Regression(), CONFIG, tmp_path / "run", {"training": {"lr": 2, "steps": 5}})
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty and holds no run"):

@@ -342,8 +342,18 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    keys = [k for k in sorted(set(old) | set(new)) if old.get(k) != new.get(k)]
-    return ", ".join(f"{k}: {old.get(k)!r} there, {new.get(k)!r} asked" for k in keys)[:300]
+    there, asked = _flat(old), _flat(new)
+    keys = [k for k in sorted(there.keys() | asked.keys()) if there.get(k) != asked.get(k)]
+    return ", ".join(f"{k}: {there.get(k)!r} there, {asked.get(k)!r} asked" for k in keys)[:300]
+
+
+def _flat(settings: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Settings within settings by dotted names, so that a difference is one word and not two long groups."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{within}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found
 
 
 def _truncate(path: Path, step: int, ended: bool) -> None:

@@ -76,6 +76,8 @@ class LatentConfig:
             raise InputError(f"latent: last_share={self.last_share}: must lie in 0 to 1")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"latent: dropout={self.dropout}: must lie in 0 to 1, 1 excluded")
+        if self.seed < 0:
+            raise InputError(f"latent: seed={self.seed}: must be 0 or more")
         refuse_sampling(self.steps, self.ensemble)
 
     def resolved(self) -> LatentConfig:
