@@ -145,9 +145,9 @@ def test_other_settings_are_refused_and_nothing_is_touched(tmp_path: Path) -> No
 
 
 def test_a_setting_within_settings_is_named_alone(tmp_path: Path) -> None:
-    fit(Regression(), CONFIG, tmp_path / "run", {"training": {"lr": 1, "steps": 5}})
-    with pytest.raises(InputError, match=r"other settings \(training.lr: 1 there, 2 asked\)"):
-        fit(Regression(), CONFIG, tmp_path / "run", {"training": {"lr": 2, "steps": 5}})
+    fit(Regression(), CONFIG, tmp_path / "run", {"model": {"lr": 1, "side": 5}})
+    with pytest.raises(InputError, match=r"other settings \(model.lr: 1 there, 2 asked\)"):
+        fit(Regression(), CONFIG, tmp_path / "run", {"model": {"lr": 2, "side": 5}})
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
