@@ -382,6 +382,9 @@ class TestMaskAutoencoder:
         prepare(net, [pairs], SegmenterConfig(), tmp_path)
         masks = pairs.stacked()[1]
         assert float(net.net.encode_mask(masks).std()) == pytest.approx(1, abs=1e-3)
+        logs = [tmp_path / "mask_autoencoder" / f"turn{turn}" / "metrics.jsonl" for turn in range(turns)]
+        steps = [1 + json.loads(log.read_text().splitlines()[-1])["step"] for log in logs]
+        assert steps == [6, 12][:turns]  # each turn twice the one before
         note = net.notes["oracle_dice"]
         assert note["per_class"] == oracle_dice(net.net, masks)
         assert note["mean"] == pytest.approx(np.mean(note["per_class"])) != note["before"]

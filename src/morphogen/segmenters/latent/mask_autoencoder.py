@@ -36,7 +36,8 @@ _MANY = 256
 """Masks that the oracle is measured on, and that the scale follows from, at most."""
 _STEPS, _BATCH, _LR = 120, 8, 2e-3
 _TURNS = 4
-"""Of that many steps, at most; after each the oracle is asked again. The encoder stays as it is in the first."""
+"""At most, each of twice the steps of the one before; after each the oracle is asked again. The encoder stays as it is
+in the first."""
 _NOISE = 0.2
 """Largest noise on the latents that the decoder learns from, as a part of their standard deviation."""
 
@@ -72,7 +73,7 @@ def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> Non
 def _train(net: LatentSegmenter, masks: Masks, config: Any, folder: Path, turn: int) -> None:
     task = MaskAutoencoderTask(net, masks, whole=turn > 0)
     loop = LoopConfig(
-        max_train_steps=_STEPS, train_batch_size=_BATCH, seed=seed_of(config.seed, "mask autoencoder", turn),
+        max_train_steps=_STEPS * 2**turn, train_batch_size=_BATCH, seed=seed_of(config.seed, "mask autoencoder", turn),
         checkpointing_steps=40, gradient_accumulation_steps=min(config.gradient_accumulation_steps, _BATCH),
         mixed_precision=config.mixed_precision,
     )  # fmt: skip
