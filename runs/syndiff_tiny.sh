@@ -3,7 +3,8 @@
 #     MORPHOGEN_DATA=... runs/syndiff_tiny.sh OUT [headline|exploratory|table ...]
 # CVC-ClinicDB in five folds by sequence, all annotated frames of a fold's training part. In each fold the inpainting
 # generator is trained once; 800 candidates are painted into parts of its frames without a polyp, and gates judge them.
-# headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 alone; the report marks it so.
+# headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 and with the U-Net alone; the
+# report marks it so.
 # External test: the frames of Kvasir-SEG that `tiny` never saw. Every command can be stopped and given again.
 # `dry` prints the estimate for two idle cores: 1 h 50 min of headline and 30 min of exploratory cells at the pace of a U-Net;
 # the latent segmenter takes longer a step.
@@ -35,7 +36,7 @@ for part in "${what[@]}"; do
         ;;
     exploratory) # N in {50, 200}; no text, wrong text; without augmentation, and the noise floor
         for arm in syn-geo+n=50 syn-geo+n=200 syn-geo+n=100+text=none syn-geo+n=100+text=wrong real duplicated; do
-            study --cells "$arm.*.fold0.*"
+            study --cells "$arm.unet.fold0.*"
         done
         ;;
     table) python "$here/study_table.py" "$out/study" ;;
