@@ -6,6 +6,8 @@
 | `nnunet` | dataset.json, imagesTr, labelsTr, perhaps imagesTs and labelsTs |
 | `imagefolder` | metadata.jsonl with `image_file_name` or `file_name`, `mask_file_name`, `text` |
 | `prompt-json` | prompt.json, JSON lines with `source` (the mask), `target` (the image), `prompt` |
+| `ham10000` | HAM10000_metadata.csv, HAM10000_images_part_1, ..., a folder of `*_segmentation.png` (`isic.py`) |
+| `isic2018` | ISIC2018_Task1-2_Training_Input, ISIC2018_Task3_Training_Input, ... and their ground truth (`isic.py`) |
 
 Beside any of them: records.csv (id, subject, class, caption, split; other columns are ignored), classes.txt (a class
 name a line, background first), manifest.jsonl (provenance of synthetic pairs). Only headers are read here, and the
@@ -19,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from morphogen.data import folders, manifests, nnunet
+from morphogen.data import folders, isic, manifests, nnunet
 from morphogen.data.faults import Fault, FaultError, Sink, stop
 from morphogen.data.images import fits, image_size, is_volume, volume_shape
 from morphogen.data.mask_values import (
@@ -47,6 +49,8 @@ LAYOUTS: Mapping[str, _Layout] = {
     "nnunet": _Layout(nnunet.recognise, nnunet.scan),
     "imagefolder": _Layout(manifests.recognise_imagefolder, manifests.scan_imagefolder),
     "prompt-json": _Layout(manifests.recognise_prompt_json, manifests.scan_prompt_json),
+    "ham10000": _Layout(isic.recognise_ham10000, isic.scan_ham10000),
+    "isic2018": _Layout(isic.recognise_isic2018, isic.scan_isic2018),
     "folders": _Layout(folders.recognise, folders.scan),
 }
 

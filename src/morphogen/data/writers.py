@@ -1,4 +1,4 @@
-"""Writing a `Dataset` in any of the layouts that `readers` reads.
+"""Writing a `Dataset` in the general ones of the layouts that `readers` reads.
 
 Pictures are decoded and written as PNG (float images as TIFF), which keeps every grey level and drops EXIF data. A
 binary mask is written as 0/255, others as their label ids; nnU-Net always gets label ids. Volumes stay volumes in
@@ -24,7 +24,6 @@ from PIL import Image
 from morphogen.data.images import load_image, to_rgb_uint8, volume_shape
 from morphogen.data.mask_values import default_classes
 from morphogen.data.masks import apply_rule, label_volume, load_mask
-from morphogen.data.readers import LAYOUTS
 from morphogen.data.records import Dataset, Record
 from morphogen.data.split import Division, Fold, ids_hash
 from morphogen.data.split_files import nnunet_splits
@@ -35,6 +34,7 @@ from morphogen.progress import track
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+WRITTEN = ("folders", "nnunet", "imagefolder", "prompt-json")
 _COLUMNS = ("id", "subject", "class", "caption", "split")
 
 
@@ -53,8 +53,8 @@ def write_dataset(dataset: Dataset, out: str | Path, layout: str) -> Path:
         InputError: Unknown layout, the folder holds something, a file cannot be read, or the layout cannot hold it.
     """
     folder = Path(out)
-    if layout not in LAYOUTS:
-        raise InputError(f"--to: {layout!r} is none of {', '.join(LAYOUTS)}; choose one of them")
+    if layout not in WRITTEN:
+        raise InputError(f"--to: {layout!r} is none of {', '.join(WRITTEN)}; choose one of them")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: holds something already; name a new or empty folder")
     volumes = layout in ("folders", "nnunet")
