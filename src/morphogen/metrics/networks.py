@@ -209,7 +209,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
 def from_folder(kind: Any, folder: Path) -> Any:
     """The model, every tensor of it from the folder."""
     try:
-        with _quiet():
+        with quiet():
             model, info = kind.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, local_files_only=True
             )
@@ -227,8 +227,8 @@ def _refuse_other(spec: Extractor, folder: Path, dim: int, size: int | None = No
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its report of the text tower, which is not loaded; settings are put back."""
+def quiet() -> Iterator[None]:
+    """Without transformers' bars and its report of what a file holds beside the model; settings are put back."""
     from transformers.utils import logging
 
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
