@@ -148,7 +148,7 @@ class TestWords:
     @pytest.mark.parametrize(
         ("name", "options", "said"),
         [
-            ("small", {"width": 12}, "width 12: give a positive multiple of 8"),
+            ("small", {"width": 0}, "width 0: must be positive"),
             ("small", {"depth": 3}, "has no option 'depth'"),
             ("lite0", {"weights": "coco"}, "choose one of imagenet, none"),
             ("resnet50", {"weights": ""}, "give none, a folder or a hub id"),

@@ -46,7 +46,7 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
     "small": ClassifierEntry(
         name="small",
         summary="small convolutional network from scratch, for the CPU",
-        source="plain strided convolutions with group normalisation (Wu and He, ECCV 2018)",
+        source="plain strided convolutions with batch normalisation (Ioffe and Szegedy, ICML 2015)",
         config="morphogen.classifiers.small:SmallConfig",
         build="morphogen.classifiers.small:build",
         multiple=1,

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from morphogen.errors import InputError
 
-_GROUPS = 8
 _DROPOUT = 0.2
 
 
@@ -18,24 +17,24 @@ class SmallConfig:
     """Architecture of the small network.
 
     Attributes:
-        width: Channels of the first of four stages; each stage has twice as many as the one before. A multiple of 8.
+        width: Channels of the first of four stages; each stage has twice as many as the one before.
 
     Raises:
-        InputError: The width is no positive multiple of 8.
+        InputError: The width is not positive.
     """
 
     width: int = 16
 
     def __post_init__(self) -> None:
-        if self.width < _GROUPS or self.width % _GROUPS:
-            raise InputError(f"small: width {self.width}: give a positive multiple of {_GROUPS}")
+        if self.width < 1:
+            raise InputError(f"small: width {self.width}: must be positive")
 
 
 class SmallNet(nn.Module):
     """Four stages, each a convolution of stride 2 and one of stride 1; mean and maximum over the image; a linear layer.
 
-    Group normalisation sees one image at a time, so that the parts of a batch do not matter. The maximum keeps what is
-    small in the image.
+    Batch normalisation keeps how an image differs from others in its colours, which normalisation within the image
+    would take away. The maximum keeps what is small in the image.
     """
 
     def __init__(self, width: int, n_classes: int) -> None:
@@ -59,7 +58,7 @@ class SmallNet(nn.Module):
 def _convolution(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
     return [
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.GroupNorm(_GROUPS, outputs),
+        nn.BatchNorm2d(outputs),
         nn.ReLU(),
     ]
 
