@@ -6,8 +6,8 @@
 # headline: {real-geo, syn-geo+n=100} in all folds. exploratory: everything else, in fold 0 and with the U-Net alone; the
 # report marks it so. random: the published kind of split beside it, with one seed.
 # External test: the frames of Kvasir-SEG that `tiny` never saw. Every command can be stopped and given again.
-# `dry` prints the estimate for two idle cores: 1 h 50 min of headline and 30 min of exploratory cells at the pace of a U-Net;
-# the latent segmenter takes longer a step.
+# `dry` prints an estimate for all cells of all arms in all folds, of which these parts run less than a third. One thread a
+# process and two processes side by side (--cells) serve two cores best.
 set -euo pipefail
 out=${1:?name a folder}
 what=("${@:2}")
