@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -132,24 +130,14 @@ class TestWords:
         assert resolve("resnet50", {}) == {"weights": "none"}
         assert option_names("lite0") == ["weights"]
 
-    @pytest.mark.parametrize(
-        ("words", "said"),
-        [
-            ("smal", "no such classifier; known are small, lite0"),
-            ("small+width", "is not option=value; small has width"),
-            ("small+with=3", "did you mean 'width'"),
-            ("small+width=wide", "takes a whole number"),
-        ],
-    )
-    def test_wrong_words(self, words: str, said: str) -> None:
-        with pytest.raises(InputError, match=said):
-            named(words)
+    def test_an_unknown_name(self) -> None:
+        with pytest.raises(InputError, match="no such classifier; known are small, lite0"):
+            named("smal")
 
     @pytest.mark.parametrize(
         ("name", "options", "said"),
         [
             ("small", {"width": 0}, "width 0: must be positive"),
-            ("small", {"depth": 3}, "has no option 'depth'"),
             ("lite0", {"weights": "coco"}, "choose one of imagenet, none"),
             ("resnet50", {"weights": ""}, "give none, a folder or a hub id"),
         ],
@@ -167,9 +155,3 @@ class TestWords:
         refuse_size("lite0", 64)
         with pytest.raises(InputError, match="--resolution 50: lite0 takes multiples of 32 px; take 64"):
             refuse_size("lite0", 50)
-
-
-def test_listing_imports_nothing_heavy() -> None:
-    code = "import sys, morphogen.classifiers; print({'torch', 'transformers'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

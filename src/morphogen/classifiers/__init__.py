@@ -5,41 +5,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from morphogen.errors import InputError
-from morphogen.words import kinds_of, read_value
+from morphogen.registry import Entry, Registry, load
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
-class ClassifierEntry:
+@dataclass(frozen=True, kw_only=True)
+class ClassifierEntry(Entry):
     """One line of the table.
 
     Attributes:
-        name: What the user writes.
-        summary: One line for ``morphogen models``.
-        source: Where the architecture was published.
-        config: Import path ``module:Class`` of its frozen config.
-        build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
         multiple: The side of its images must be a multiple of this, in px.
-        lr: Peak learning rate of AdamW in short trainings, where none is stated.
     """
 
-    name: str
-    summary: str
-    source: str
-    config: str
-    build: str
     multiple: int
-    lr: float
 
 
 CLASSIFIERS: dict[str, ClassifierEntry] = {
@@ -91,41 +76,8 @@ CLASSIFIERS: dict[str, ClassifierEntry] = {
 }
 
 
-def entry(name: str) -> ClassifierEntry:
-    """The table's line for `name`.
-
-    Raises:
-        InputError: There is no such classifier.
-    """
-    if name not in CLASSIFIERS:
-        raise InputError(f"{name}: no such classifier; known are {', '.join(CLASSIFIERS)}")
-    return CLASSIFIERS[name]
-
-
-def named(words: str) -> tuple[str, dict[str, Any]]:
-    """A classifier and its options, as ``classifier+option=value+...`` names them.
-
-    Raises:
-        InputError: Unknown classifier or option, or a value that its option cannot take.
-    """
-    name, *options = words.split("+")
-    return name, read_options(name, options)
-
-
-def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
-    """Options of a classifier's architecture from words ``option=value``.
-
-    Raises:
-        InputError: Unknown classifier or option, or a value that its option cannot take.
-    """
-    kinds = kinds_of(_load(entry(name).config))
-    values: dict[str, Any] = {}
-    for word in words:
-        option, sign, value = word.partition("=")
-        if not sign:
-            raise InputError(f"{name}+{word}: is not option=value; {name} has {', '.join(kinds)}")
-        values[option.replace("-", "_")] = read_value(kinds, option, value, name)
-    return values
+_TABLE = Registry("classifier", CLASSIFIERS)
+entry, named, read_options, option_names = _TABLE.entry, _TABLE.named, _TABLE.read_options, _TABLE.option_names
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +90,7 @@ def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: Unknown classifier, field or value.
     """
-    return dataclasses.asdict(_config(name, options))
+    return asdict(_TABLE.configure(name, options))
 
 
 def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, pretrained: bool = True) -> nn.Module:
@@ -153,16 +105,7 @@ def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, p
     Raises:
         InputError: Unknown classifier, field or value, or the weights cannot be had.
     """
-    return _load(entry(name).build)(n_classes, _config(name, options or {}), pretrained)
-
-
-def option_names(name: str) -> list[str]:
-    """The fields of a classifier's config.
-
-    Raises:
-        InputError: There is no such classifier.
-    """
-    return [field.name for field in dataclasses.fields(_load(entry(name).config))]
+    return load(entry(name).build)(n_classes, _TABLE.configure(name, options or {}), pretrained)
 
 
 def refuse_size(name: str, resolution: int) -> None:
@@ -175,17 +118,3 @@ def refuse_size(name: str, resolution: int) -> None:
     if resolution % multiple:
         near = max(1, round(resolution / multiple)) * multiple
         raise InputError(f"--resolution {resolution}: {name} takes multiples of {multiple} px; take {near}")
-
-
-def _config(name: str, options: Mapping[str, Any]) -> Any:
-    cls, known = _load(entry(name).config), option_names(name)
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name}: has no option {option!r}; did you mean {near!r}?")
-    return cls(**options)
-
-
-def _load(path: str) -> Any:
-    module, attribute = path.split(":")
-    return getattr(import_module(module), attribute)

@@ -5,47 +5,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from morphogen.errors import InputError
-from morphogen.words import kinds_of, read_value
+from morphogen.registry import Entry, Registry, load
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
-class SegmenterEntry:
-    """One line of the table.
+@dataclass(frozen=True, kw_only=True)
+class SegmenterEntry(Entry):
+    """One line of the table; its config has ``resolved() -> config``.
 
     Attributes:
-        name: What the user writes.
-        summary: One line for ``morphogen models``.
-        source: Where the architecture was published.
-        config: Import path ``module:Class`` of its frozen config, which has ``resolved() -> config``.
-        build: Import path ``module:function`` of ``(n_classes, config, pretrained) -> nn.Module``.
         prepare: Import path ``module:function`` of ``(net, train sources, SegmenterConfig, out: Path) -> None``: work
             before the training, in the claimed run folder; called again by a run that is continued. Empty for none.
         recipe: Import path ``module:function`` of ``(n_train) -> options`` with which its authors trained it: fields of
             `SegmenterConfig`, and ``resolution``. Empty where none was published.
-        lr: Peak learning rate of AdamW in short trainings, where none is stated.
         ema_decay: Of the moving average of the trained weights, where none is stated; 0 for none.
     """
 
-    name: str
-    summary: str
-    source: str
-    config: str
-    build: str
     recipe: str = ""
     prepare: str = ""
-    lr: float = 1e-3
     ema_decay: float = 0.0
 
 
@@ -112,41 +97,8 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
 }
 
 
-def entry(name: str) -> SegmenterEntry:
-    """The table's line for `name`.
-
-    Raises:
-        InputError: There is no such segmenter.
-    """
-    if name not in SEGMENTERS:
-        raise InputError(f"{name}: no such segmenter; known are {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[name]
-
-
-def named(words: str) -> tuple[str, dict[str, Any]]:
-    """A segmenter and its options, as ``segmenter+option=value+...`` names them.
-
-    Raises:
-        InputError: Unknown segmenter or option, or a value that its option cannot take.
-    """
-    name, *options = words.split("+")
-    return name, read_options(name, options)
-
-
-def read_options(name: str, words: Sequence[str]) -> dict[str, Any]:
-    """Options of a segmenter's architecture from words ``option=value``.
-
-    Raises:
-        InputError: Unknown segmenter or option, or a value that its option cannot take.
-    """
-    kinds = kinds_of(_load(entry(name).config))
-    values: dict[str, Any] = {}
-    for word in words:
-        option, sign, value = word.partition("=")
-        if not sign:
-            raise InputError(f"{name}+{word}: is not option=value; {name} has {', '.join(kinds) or 'no options'}")
-        values[option.replace("-", "_")] = read_value(kinds, option, value, name)
-    return values
+_TABLE = Registry("segmenter", SEGMENTERS)
+entry, named, read_options, option_names = _TABLE.entry, _TABLE.named, _TABLE.read_options, _TABLE.option_names
 
 
 def published(name: str, n_train: int) -> dict[str, Any]:
@@ -163,7 +115,7 @@ def published(name: str, n_train: int) -> dict[str, Any]:
     if not path:
         having = ", ".join(other for other, line in SEGMENTERS.items() if line.recipe)
         raise InputError(f"--recipe published: {name} has none; leave it out, or take {having}")
-    return dict(_load(path)(n_train))
+    return dict(load(path)(n_train))
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +131,7 @@ def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: Unknown segmenter, field or value.
     """
-    return dataclasses.asdict(_config(name, options).resolved())
+    return asdict(_TABLE.configure(name, options).resolved())
 
 
 def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, pretrained: bool = True) -> nn.Module:
@@ -194,7 +146,7 @@ def build(name: str, n_classes: int, options: Mapping[str, Any] | None = None, p
     Raises:
         InputError: Unknown segmenter, field or value, or the weights' package is missing.
     """
-    return _load(entry(name).build)(n_classes, _config(name, options or {}).resolved(), pretrained)
+    return load(entry(name).build)(n_classes, _TABLE.configure(name, options or {}).resolved(), pretrained)
 
 
 def prepare(name: str, net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> None:
@@ -204,27 +156,4 @@ def prepare(name: str, net: nn.Module, train: Sequence[Any], config: Any, out: P
         WorkError: It failed.
     """
     if path := entry(name).prepare:
-        _load(path)(net, train, config, out)
-
-
-def option_names(name: str) -> list[str]:
-    """The fields of a segmenter's config.
-
-    Raises:
-        InputError: There is no such segmenter.
-    """
-    return [field.name for field in dataclasses.fields(_load(entry(name).config))]
-
-
-def _config(name: str, options: Mapping[str, Any]) -> Any:
-    cls, known = _load(entry(name).config), option_names(name)
-    for option in options:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=1, cutoff=0.0)[0]
-            raise InputError(f"{name}: has no option {option!r}; did you mean {near!r}?")
-    return cls(**options)
-
-
-def _load(path: str) -> Any:
-    module, attribute = path.split(":")
-    return getattr(import_module(module), attribute)
+        load(path)(net, train, config, out)
