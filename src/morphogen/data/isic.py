@@ -2,8 +2,8 @@
 
 `ham10000`: HAM10000_metadata.csv (or .tab, or without a suffix), images in HAM10000_images_part_1/ and _part_2/ (or in
 images/, or beside the table), masks ID_segmentation.png in any folder (or ID.png in masks/). Class: the diagnosis in
-the words of the grammar `skin`. Subject: the lesion, which may have several images. Folders of ISIC 2018 beside the
-table are not read.
+the words of the grammar `skin`. Subject: the lesion, which may have several images. Facts: localization, age, sex.
+Folders of ISIC 2018 beside the table are not read.
 
 `isic2018`: any of ISIC2018_Task1-2_PART_Input, ISIC2018_Task1_PART_GroundTruth (masks), ISIC2018_Task3_PART_Input,
 ISIC2018_Task3_PART_GroundTruth (a table of diagnoses, in a folder or alone), PART one of Training, Validation and Test,
@@ -20,6 +20,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from morphogen.data.facts import facts_of
 from morphogen.data.faults import Fault, FaultError, Sink
 from morphogen.data.folders import caption_beside
 from morphogen.data.images import is_image, stem
@@ -67,7 +68,9 @@ def scan_ham10000(root: Path, sink: Sink) -> list[Record]:
     _report_absent(table, rows, images, sink)
     labels = {name: _named(table, line, row["dx"], sink) for name, (line, row) in rows.items()}
     subjects = {name: row["lesion_id"] for name, (_, row) in rows.items()}
-    return _records(images, masks, labels, subjects, sink)
+    facts = {name: facts_of(row) for name, (_, row) in rows.items()}
+    records = _records(images, masks, labels, subjects, sink)
+    return [replace(record, facts=facts.get(record.id, {})) for record in records]
 
 
 def scan_isic2018(root: Path, sink: Sink) -> list[Record]:

@@ -98,6 +98,11 @@ class Grammar:
             words[name] = _plain(word)
         return words
 
+    def known(self, facts: Mapping[str, str]) -> dict[str, str]:
+        """Those facts that this grammar has a slot and a word for, to be given as `extra`; others stay unsaid."""
+        plain = {name: _plain(word) for name, word in facts.items() if name in self.slots}
+        return {name: word for name, word in plain.items() if word in choices(self.slots[name])}
+
     def compose(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
         """The sentence for these slot words; with `rng`, some optional parts are left out at random."""
 

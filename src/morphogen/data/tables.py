@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from morphogen.data.facts import COLUMNS, facts_of
 from morphogen.data.faults import Fault, FaultError, Sink
 from morphogen.data.records import Record
 from morphogen.errors import InputError
@@ -71,7 +72,7 @@ def read_classes(root: Path) -> tuple[str, ...] | None:
 
 
 def apply_records_csv(root: Path, records: Sequence[Record], sink: Sink) -> list[Record]:
-    """Add subject, class, caption and split from records.csv, where there is one; it need not name all.
+    """Add subject, class, caption, split and facts from records.csv, where there is one; it need not name all.
 
     Raises:
         InputError: No id column.
@@ -96,7 +97,7 @@ def apply_records_csv(root: Path, records: Sequence[Record], sink: Sink) -> list
     return list(by_id.values())
 
 
-_COLUMNS = ("id", "subject", "class", "caption", "split")
+_COLUMNS = ("id", "subject", "class", "caption", "split", *COLUMNS)
 
 
 def _fault_in(row: dict[str, str], path: Path, by_id: dict[str, Record], seen: set[str]) -> Fault | None:
@@ -118,6 +119,7 @@ def _with_row(record: Record, row: dict[str, str]) -> Record:
         label=row.get("class") or record.label,
         caption=row.get("caption") or record.caption,
         split=split or record.split,
+        facts={**record.facts, **facts_of(row)},
     )
 
 
@@ -134,7 +136,8 @@ def add_origins(root: Path, records: Sequence[Record], sink: Sink) -> list[Recor
             sink(Fault(path, fault, "restore the pair, or sample again into the same folder", fatal=False))
             continue
         record = by_id[name]
-        by_id[name] = replace(record, origin=row, caption=record.caption or row.get("prompt"))
+        label, caption = record.label or row.get("label"), record.caption or row.get("prompt")
+        by_id[name] = replace(record, origin=row, label=label, caption=caption)
     return list(by_id.values())
 
 

@@ -3,7 +3,7 @@
 Pictures are decoded and written as PNG (float images as TIFF), which keeps every grey level and drops EXIF data. A
 binary mask is written as 0/255, others as their label ids; nnU-Net always gets label ids. Volumes stay volumes in
 `folders` and `nnunet`, affine and grey levels included; the other layouts get their slices. records.csv keeps subjects,
-classes, captions and splits in every layout.
+classes, captions, splits and facts in every layout.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from morphogen.data.facts import FACTS
 from morphogen.data.images import load_image, to_rgb_uint8, volume_shape
 from morphogen.data.mask_values import default_classes
 from morphogen.data.masks import apply_rule, label_volume, load_mask
@@ -94,12 +95,15 @@ def write_classes(folder: Path, classes: Iterable[str]) -> None:
 
 
 def write_records_csv(folder: Path, records: Iterable[Record]) -> None:
-    """records.csv with id, subject, class, caption, split."""
+    """records.csv with id, subject, class, caption, split, and a column for each of the facts that any record has."""
+    rows = list(records)
+    facts = [name for name in FACTS if any(name in r.facts for r in rows)]
     with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(_COLUMNS)
-        for r in records:
-            table.writerow([r.id, r.subject or "", r.label or "", r.caption or "", r.split or ""])
+        table.writerow([*_COLUMNS, *facts])
+        for r in rows:
+            known = [r.facts.get(name, "") for name in facts]
+            table.writerow([r.id, r.subject or "", r.label or "", r.caption or "", r.split or "", *known])
 
 
 def _write(dataset: Dataset, items: list[Record], folder: Path, layout: str) -> None:

@@ -23,6 +23,7 @@ class Job:
         image: (H, W, 3) uint8 image to paint into, of the mask's size, or None where the generator needs none.
         prompt: Text, or None.
         params: Further provenance (the mask transform's name, version and parameters).
+        label: Class of the pair (a diagnosis), where it is asked for, or None.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Job:
     prompt: str | None = None
     image: np.ndarray | None = None
     params: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class Plan(Sequence[Job]):
         """A plan of jobs that exist already."""
         digest = hashlib.sha256(repr(tuple(classes)).encode())
         for job in jobs:
-            digest.update(json.dumps([job.id, job.seed, job.prompt, job.params], sort_keys=True, default=str).encode())
+            facts = [job.id, job.seed, job.prompt, job.params, *([] if job.label is None else [job.label])]
+            digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
             if job.mask is not None:
                 digest.update(repr(job.mask.shape).encode() + job.mask.astype("<i8").tobytes())
             if job.image is not None:

@@ -138,6 +138,7 @@ class _Worker:
             "seed": job.seed,
             "source_mask": job.source.id if job.source is not None else None,
             "prompt": job.prompt,
+            "label": job.label,
             "generator_hash": self.sampler.hash,
             "sha256": {part: hashlib.sha256(png).hexdigest() for part, png in pngs.items()},
             "mask_transform": job.params,

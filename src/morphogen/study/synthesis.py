@@ -253,7 +253,14 @@ def read_synthetic(folder: Path, real: Dataset) -> Dataset:
     """The pairs in a folder of the sampling runner, with the classes of `real`, in the order of their ids."""
     rows = [json.loads(line) for line in (folder / MERGED).read_text(encoding="utf-8").splitlines()]
     records = tuple(
-        Record(row["id"], folder / f"images/{row['id']}.png", folder / f"masks/{row['id']}.png", origin=row)
+        Record(
+            row["id"],
+            folder / f"images/{row['id']}.png",
+            folder / f"masks/{row['id']}.png",
+            caption=row.get("prompt"),
+            label=row.get("label"),
+            origin=row,
+        )
         for row in rows
     )
     values = {int(raw): label for raw, label in rows[0]["mask_values"].items()}
