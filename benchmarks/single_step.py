@@ -50,8 +50,9 @@ from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.segmenters import build, read_options, resolve
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.latent.schedule import BETA_END, BETA_START, T
-from morphogen.segmenters.predictor import Predictor, load_segmenter, to_input
+from morphogen.segmenters.predictor import Predictor, load_segmenter
 from morphogen.segmenters.task import SegmenterConfig, train_segmenter
+from morphogen.training.net_files import to_input
 
 PEER, PEER_STEPS = "50-step DDIM, ours", 50
 ONE, MANY = "one step", "50 steps"

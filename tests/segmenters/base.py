@@ -15,8 +15,9 @@ from morphogen.data.phantoms import phantom
 from morphogen.data.records import Dataset
 from morphogen.segmenters import build, entry, published, resolve
 from morphogen.segmenters.losses import losses_of
-from morphogen.segmenters.predictor import load_segmenter, save_segmenter, to_input
+from morphogen.segmenters.predictor import load_segmenter, save_segmenter
 from morphogen.segmenters.task import SegmenterConfig
+from morphogen.training.net_files import to_input
 
 SEEDS = torch.arange(4)
 """Of the rows of a batch."""

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from morphogen.classifiers import build
-from morphogen.data.pairs import resize_image
-from morphogen.errors import InputError
 from morphogen.files import write_text
+from morphogen.training.net_files import TrainedNet, save_net, to_input
 
-CONFIG, WEIGHTS, PREDICTIONS = "config.json", "model.safetensors", "predictions.csv"
-
-
-def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images).float() / 127.5 - 1
+PREDICTIONS = "predictions.csv"
 
 
 def probabilities_of(net: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -62,9 +52,7 @@ def save_classifier(
         "classes": list(classes),
         "resolution": resolution,
     }
-    state = net.state_dict()
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    save_net(folder, net.state_dict(), config)
 
 
 def load_classifier(run: Path, device: str | torch.device = "cpu") -> ClassPredictor:
@@ -77,45 +65,13 @@ def load_classifier(run: Path, device: str | torch.device = "cpu") -> ClassPredi
     Raises:
         InputError: `run` holds no finished classifier, or its files are damaged.
     """
-    folder = run / "final" if (run / "final").is_dir() else run
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise InputError(f"{run}: holds no finished classifier ({file.name} is missing); name a run of `train`")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        net = build(config["classifier"], len(config["classes"]), config["architecture"], pretrained=False)
-        net.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-        return ClassPredictor(net.to(device).eval(), config, folder)
-    except InputError:
-        raise
-    except Exception as error:  # JSON, keys, shapes, safetensors: whatever a damaged file makes of itself
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: is not a classifier that this version reads ({line}); train it again") from error
+    return ClassPredictor.load(run, build, device)
 
 
-class ClassPredictor:
-    """A trained classifier.
+class ClassPredictor(TrainedNet):
+    """A trained classifier."""
 
-    Attributes:
-        resolution: Side in px at which the network sees every image.
-        classes: Class names by id.
-        config: What config.json says: classifier, architecture, classes, resolution.
-    """
-
-    def __init__(self, net: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
-        self.net = net
-        self.config = config
-        self.folder = folder
-        self.resolution: int = config["resolution"]
-        self.classes: tuple[str, ...] = tuple(config["classes"])
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of config and weights, for provenance."""
-        digest = hashlib.sha256()
-        for name in (CONFIG, WEIGHTS):
-            digest.update((self.folder / name).read_bytes())
-        return digest.hexdigest()
+    kind: ClassVar[str] = "classifier"
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32) -> NDArray[np.float64]:
         """Class probabilities.
@@ -129,9 +85,7 @@ class ClassPredictor:
         """
         made = [np.empty((0, len(self.classes)))]
         for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            small = [resize_image(image, self.resolution).transpose(2, 0, 1) for image in part]
-            made.append(probabilities_of(self.net, np.stack(small)))
+            made.append(probabilities_of(self.net, self.resized(images[start : start + batch_size])))
         return np.concatenate(made)
 
 

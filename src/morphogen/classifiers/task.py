@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from morphogen.classifiers import build, entry, refuse_size, resolve
 from morphogen.classifiers.config import SELECTIONS, ClassifierConfig
 from morphogen.classifiers.labels import class_ids, classes_of
-from morphogen.classifiers.predictor import PREDICTIONS, probabilities_of, save_classifier, to_input, write_predictions
+from morphogen.classifiers.predictor import PREDICTIONS, probabilities_of, save_classifier, write_predictions
 from morphogen.data.augment import affine_maps, warp_pairs
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.classification import METRICS
 from morphogen.training.loop import fit
+from morphogen.training.net_files import to_input
 from morphogen.training.rng import numpy_rng, seed_of
 from morphogen.training.task import Batch, Draw, Group, Phase, Progress
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from morphogen.data.pairs import resize_image
 from morphogen.errors import InputError
 from morphogen.segmenters import build
 from morphogen.segmenters.any_size import AnySize
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def to_input(images: NDArray[np.uint8]) -> Tensor:
-    """(B, 3, H, W) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(images).float() / 127.5 - 1
+from morphogen.training.net_files import TrainedNet, save_net, to_input
 
 
 def save_segmenter(
@@ -59,8 +48,7 @@ def save_segmenter(
         "resolution": resolution,
         **(notes or {}),
     }
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+    save_net(folder, state, config)
 
 
 def load_segmenter(run: Path, device: str | torch.device = "cpu") -> Predictor:
@@ -73,20 +61,7 @@ def load_segmenter(run: Path, device: str | torch.device = "cpu") -> Predictor:
     Raises:
         InputError: `run` holds no finished segmenter, or its files are damaged.
     """
-    folder = run / "final" if (run / "final").is_dir() else run
-    for file in (folder / CONFIG, folder / WEIGHTS):
-        if not file.is_file():
-            raise InputError(f"{run}: holds no finished segmenter ({file.name} is missing); name a run of `train`")
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-        net = build(config["segmenter"], config["n_classes"], config["architecture"], pretrained=False)
-        net.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-        return Predictor(net.to(device).eval(), config, folder)
-    except InputError:
-        raise
-    except Exception as error:  # JSON, keys, shapes, safetensors: whatever a damaged file makes of itself
-        line = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder}: is not a segmenter that this version reads ({line}); train it again") from error
+    return Predictor.load(run, build, device)
 
 
 @dataclass(frozen=True)
@@ -109,22 +84,12 @@ class Sampling:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-class Predictor:
-    """A trained segmenter.
+class Predictor(TrainedNet):
+    """A trained segmenter."""
 
-    Attributes:
-        resolution: Side in px at which the network sees every image.
-        classes: Class names by label id.
-        config: What config.json says: segmenter, architecture, classes, resolution.
-    """
-
-    def __init__(self, net: nn.Module, config: Mapping[str, Any], folder: Path) -> None:
-        self.net = net
-        self.config = config
-        self.folder = folder
-        self.sampling = Sampling()
-        self.resolution: int = config["resolution"]
-        self.classes: tuple[str, ...] = tuple(config["classes"])
+    kind: ClassVar[str] = "segmenter"
+    sampling = Sampling()
+    """How it predicts."""
 
     def with_sampling(self, sampling: Sampling) -> Predictor:
         """Change how it predicts; returns itself.
@@ -140,14 +105,6 @@ class Predictor:
             check(**sampling.given)
         self.sampling = sampling
         return self
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of config and weights, for provenance."""
-        digest = hashlib.sha256()
-        for name in (CONFIG, WEIGHTS):
-            digest.update((self.folder / name).read_bytes())
-        return digest.hexdigest()
 
     def __call__(self, images: Sequence[NDArray[np.uint8]], batch_size: int = 32) -> list[NDArray[np.int64]]:
         """Label maps at native size: the class of the largest probability, after these were resized.
@@ -197,8 +154,8 @@ class Predictor:
         device = next(self.net.parameters()).device
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
-            small = np.stack([resize_image(image, self.resolution).transpose(2, 0, 1) for image in part])
-            for image, maps in zip(part, maps_of(to_input(small).to(device)).cpu(), strict=True):
+            small = to_input(self.resized(part)).to(device)
+            for image, maps in zip(part, maps_of(small).cpu(), strict=True):
                 yield F.interpolate(maps[None], size=image.shape[:2], mode="bilinear", align_corners=False)[0]
 
     def _plain(self, image: Tensor) -> Tensor:

@@ -24,9 +24,10 @@ from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.segmenters import build, entry, prepare, resolve
 from morphogen.segmenters.any_size import refuse_size
 from morphogen.segmenters.losses import losses_of
-from morphogen.segmenters.predictor import save_segmenter, to_input
+from morphogen.segmenters.predictor import save_segmenter
 from morphogen.segmenters.preview import write_preview
 from morphogen.training.loop import claim, fit, identity, refuse
+from morphogen.training.net_files import to_input
 from morphogen.training.optim import SCHEDULES
 from morphogen.training.rng import numpy_rng, seed_of
 from morphogen.training.task import OPTIMIZERS, Batch, Draw, Group, LoopConfig, Phase, Progress
