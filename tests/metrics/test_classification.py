@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from morphogen.metrics import classification
 from morphogen.metrics.classification import (
     METRICS,
     aucs,
@@ -21,6 +22,7 @@ from morphogen.metrics.classification import (
     macro_f1,
     precisions,
     recalls,
+    weighted_scores,
 )
 
 Set = tuple[np.ndarray, np.ndarray]
@@ -149,3 +151,20 @@ def test_scores_and_their_names_agree() -> None:
 def test_what_cannot_be_scored(shape: tuple[int, int], truth: list[int]) -> None:
     with pytest.raises(ValueError, match=r"expected|outside"):
         classification_scores(np.full(shape, 0.5), np.array(truth, dtype=np.int64), ["a", "b"])
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_scores_of_resampled_sets_are_those_of_the_sets_written_out(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "AT_ONCE", 100)  # in several parts
+    probabilities, truth = drawn(1, n=30, k=k, digits=1)
+    weights = np.random.default_rng(2).multinomial(12, np.full(30, 1 / 30), size=40)
+    weights[0] = truth == 0  # a set of one class
+    found = weighted_scores(probabilities, truth, weights)
+    for d, counts in enumerate(weights):
+        rows, classes = np.repeat(np.arange(30), counts), np.repeat(truth, counts)
+        for name, metric in METRICS.items():
+            expected = metric.score(probabilities[rows], classes)
+            assert found[name][d] == pytest.approx(expected, abs=1e-12, nan_ok=True), name
+        expected = recalls(confusion_matrix(probabilities[rows].argmax(axis=1), classes, k))
+        np.testing.assert_allclose(found["recall"][d], expected, atol=1e-12)
+    assert math.isnan(found["auc"][0])

@@ -4,8 +4,8 @@ A class that is absent from the truth has no recall and no AUC: it is left out o
 the classes. One that was never predicted has no precision. F1 = 2 TP / (2 TP + FP + FN) is 0 for a class that is
 predicted and never true, and undefined (left out) for one that is neither. Where nothing is left, the score is NaN.
 
-But for accuracy no score is a mean over images; for an interval they are computed again on the rows of every
-resampled set.
+But for accuracy no score is a mean over images; for an interval they are computed again on every resampled set, which
+`weighted_scores` does for all of them at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BINS = 15
 """Of the calibration error."""
+AT_ONCE = 500_000
+"""Weights of resampled sets in work together, which bounds memory."""
 
 
 def confusion_matrix(predicted: Ints, truth: Ints, n_classes: int) -> Ints:
@@ -121,11 +123,15 @@ def calibration_error(probabilities: Floats, truth: Ints, bins: int = BINS) -> f
         truth: (N,) class ids.
         bins: How many.
     """
+    index, gaps = _bins(probabilities, truth, bins)
+    return float(np.abs(np.bincount(index, weights=gaps, minlength=bins)).sum() / len(truth))
+
+
+def _bins(probabilities: Floats, truth: Ints, bins: int) -> tuple[Ints, Floats]:
+    """(N,) bin of every image by its confidence, and (N,) how far that is below being right (1) or not (0)."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(truth))
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1), right - confidence
 
 
 @dataclass(frozen=True)
@@ -189,8 +195,58 @@ def classification_scores(probabilities: Floats, truth: Ints, classes: Sequence[
     }
 
 
-def _ratio(part: Ints, whole: Ints) -> Floats:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def weighted_scores(probabilities: Floats, truth: Ints, weights: NDArray[Any]) -> dict[str, Floats]:
+    """The scores of resampled sets: those of the set in which image i stands ``weights[d, i]`` times, for every d.
+
+    Args:
+        probabilities: (N, K).
+        truth: (N,) class ids.
+        weights: (D, N), 0 or more, some of every row above 0.
+
+    Returns:
+        Every name of `METRICS` -> (D,), and ``recall`` -> (D, K); NaN for what is undefined.
+    """
+    parts = np.array_split(weights.astype(np.float64), max(1, weights.size // AT_ONCE))
+    found = [_weighted(probabilities, truth, part) for part in parts]
+    return {name: np.concatenate([scores[name] for scores in found]) for name in found[0]}
+
+
+def _weighted(probabilities: Floats, truth: Ints, weights: Floats) -> dict[str, Floats]:
+    k = probabilities.shape[1]
+    chosen, total = probabilities.argmax(axis=1), weights.sum(axis=1)
+    counts = (weights @ np.eye(k * k)[k * truth + chosen]).reshape(-1, k, k)
+    right, of_class, called = np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2), counts.sum(axis=1)
+    recall = _ratio(right, of_class)
+    index, gaps = _bins(probabilities, truth, BINS)
+    columns = [1] if k == 2 else range(k)
+    areas = [_weighted_auc(probabilities[:, c], truth == c, weights) for c in columns]
+    return {
+        "accuracy": right.sum(axis=1) / total,
+        "balanced_accuracy": _row_means(recall),
+        "macro_f1": _row_means(_ratio(2 * right, of_class + called)),
+        "auc": _row_means(np.stack(areas, axis=1)),
+        "ece": np.abs((weights * gaps) @ np.eye(BINS)[index]).sum(axis=1) / total,
+        "recall": recall,
+    }
+
+
+def _weighted_auc(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> Floats:
+    """(D,) `binary_auc` of every resampled set: pairs of a positive and a negative image, counted by their weights."""
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])  # of equal scores
+    p, n = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive))
+    below = n.cumsum(axis=1) - n / 2
+    return _ratio((p * below).sum(axis=1), p.sum(axis=1) * n.sum(axis=1))
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def _row_means(values: Floats) -> Floats:
+    """(D, K) -> (D,) mean of the defined ones of every row."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
 
 
 def _mean(values: Floats) -> float:

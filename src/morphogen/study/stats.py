@@ -8,7 +8,7 @@ subjects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,21 +118,36 @@ def estimate(
     Raises:
         ValueError: As `blocks_of`.
     """
+    blocks = blocks_of(repetitions)
+    n_images = sum(len(block.ids) for block in blocks)
+    n_subjects = len({s for block in blocks for s in block.subjects})
+    means = bootstrap_means(blocks, np.random.default_rng(seed), draws) if n_subjects > 1 else np.empty(0)
+    sizes = n_images, n_subjects, len(repetitions)
+    return estimate_of(mean_over_images(repetitions), means, sizes, within)
+
+
+def estimate_of(
+    value: float, drawn: Array, sizes: tuple[int, int, int], within: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """A value with the interval (see `estimate`) that its resampled values give.
+
+    Args:
+        value: Of the study.
+        drawn: (draws,) the same of resampled studies; not looked at with fewer than two subjects.
+        sizes: Images, subjects and repetitions.
+        within: As for `estimate`.
+    """
     from scipy.special import ndtr, stdtrit
 
-    blocks = blocks_of(repetitions)
-    mean = mean_over_images(repetitions)
-    n_subjects = len({s for block in blocks for s in block.subjects})
-    n_images = sum(len(block.ids) for block in blocks)
+    n_subjects = sizes[1]
     if n_subjects < 2:
-        return Estimate(mean, None, None, n_images, n_subjects, len(repetitions))
-    means = bootstrap_means(blocks, np.random.default_rng(seed), draws)
-    t, se = float(stdtrit(n_subjects - 1, 0.975)), float(means.std(ddof=1))
-    low, high = mean - t * se, mean + t * se
+        return Estimate(value, None, None, *sizes)
+    t, se = float(stdtrit(n_subjects - 1, 0.975)), float(drawn.std(ddof=1))
+    low, high = value - t * se, value + t * se
     if n_subjects >= FEW_SUBJECTS:
-        low, high = np.quantile(means, [ndtr(-t), ndtr(t)])
+        low, high = np.quantile(drawn, [ndtr(-t), ndtr(t)])
     interval = float(max(low, within[0])), float(min(high, within[1]))
-    return Estimate(mean, interval, se, n_images, n_subjects, len(repetitions))
+    return Estimate(value, interval, se, *sizes)
 
 
 def mean_over_images(repetitions: Sequence[Repetition]) -> float:
@@ -147,19 +162,49 @@ def bootstrap_means(blocks: Sequence[Block], rng: np.random.Generator, draws: in
     c n images. Of k subjects (or crossed repetitions) k - 1 are drawn, which makes the variance of their mean unbiased
     (Rao and Wu, JASA 83, 1988).
     """
-    subjects = sorted({s for block in blocks for s in block.subjects})
-    counts = dict(zip(subjects, _counts(rng, len(subjects), draws).T, strict=True))
     total, weight = np.zeros(draws), np.zeros(draws)
-    for block in blocks:
-        repetitions = _repetition_weights(rng, len(block.values), draws)
-        of_subject = np.array(block.subjects)
-        for subject in sorted(set(block.subjects)):
-            values = block.values[:, of_subject == subject]
-            n = values.shape[1]
-            images = rng.multinomial(counts[subject] * n, np.full(n, 1 / n))
-            total += ((images @ values.T) * repetitions).sum(axis=1)
-            weight += counts[subject] * n
+    for part in resample([(block.subjects, len(block.values)) for block in blocks], rng, draws):
+        values = blocks[part.block].values[:, part.columns]
+        total += ((part.images @ values.T) * part.repetitions).sum(axis=1)
+        weight += part.images.sum(axis=1)
     return total / weight
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The images of one subject in one block, in every resampled study.
+
+    Attributes:
+        block: Number of the block.
+        columns: (n,) bool: which of its images these are.
+        images: (draws, m): how often each of them is drawn.
+        repetitions: (draws, R): weights of the block's repetitions, the same for all its subjects.
+    """
+
+    block: int
+    columns: NDArray[np.bool_]
+    images: NDArray[np.int64]
+    repetitions: Array
+
+
+def resample(blocks: Sequence[tuple[Sequence[str], int]], rng: np.random.Generator, draws: int) -> Iterator[Resampled]:
+    """Resampled studies (see `bootstrap_means`), subject by subject.
+
+    Args:
+        blocks: Of every block the subjects of its images, and how many repetitions have scored them.
+        rng: Draws.
+        draws: Resampled studies.
+    """
+    subjects = sorted({s for of_images, _ in blocks for s in of_images})
+    counts = dict(zip(subjects, _counts(rng, len(subjects), draws).T, strict=True))
+    for number, (of_images, n_repetitions) in enumerate(blocks):
+        repetitions = _repetition_weights(rng, n_repetitions, draws)
+        of_subject = np.array(of_images)
+        for subject in sorted(set(of_images)):
+            columns = of_subject == subject
+            n = int(columns.sum())
+            images = rng.multinomial(counts[subject] * n, np.full(n, 1 / n))
+            yield Resampled(number, columns, images, repetitions)
 
 
 def _counts(rng: np.random.Generator, k: int, draws: int) -> NDArray[np.int64]:
