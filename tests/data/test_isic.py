@@ -169,6 +169,18 @@ def test_images_and_rows_that_know_less(tmp_path: Path) -> None:
     assert (data[14].label, data[14].subject, data[0].caption) == ("scar", "p1", "a mole")
 
 
+def test_ham10000_knows_site_age_and_sex(tmp_path: Path) -> None:
+    root = ham(tmp_path / "ham")
+    edit(root / "HAM10000_metadata.csv", "histo,50.0,male,back", "consensus,,unknown,lower extremity")
+    data, skin = read_dataset(root).records, Grammar.load("skin")
+    assert [dict(r.facts) for r in data[:2]] == [
+        {"site": "lower extremity"},
+        {"site": "back", "age": "middle-aged", "sex": "male"},
+    ]
+    said = caption(skin, None, np.eye(12, dtype=np.int64), data[1].label, skin.known(data[1].facts))
+    assert said.endswith("on the back of a middle-aged male")
+
+
 def test_diagnoses_are_words_of_the_grammar() -> None:
     skin = Grammar.load("skin")
     assert set(DIAGNOSES.values()) <= set(skin.slots["label"].words)
