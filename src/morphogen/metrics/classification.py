@@ -206,8 +206,8 @@ def weighted_scores(probabilities: Floats, truth: Ints, weights: NDArray[Any]) -
     Returns:
         Every name of `METRICS` -> (D,), and ``recall`` -> (D, K); NaN for what is undefined.
     """
-    parts = np.array_split(weights.astype(np.float64), max(1, weights.size // AT_ONCE))
-    found = [_weighted(probabilities, truth, part) for part in parts]
+    parts = np.array_split(weights, max(1, weights.size // AT_ONCE))
+    found = [_weighted(probabilities, truth, part.astype(np.float64)) for part in parts]
     return {name: np.concatenate([scores[name] for scores in found]) for name in found[0]}
 
 

@@ -63,6 +63,23 @@ class Estimate:
         return None if self.se is None else DETECTABLE * self.se
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """An arm against its control.
+
+    Attributes:
+        difference: Arm minus control.
+        p: That there is none, two-sided.
+        means: Of the arm and of the control.
+        per_repetition: The difference in every single repetition, in their order.
+    """
+
+    difference: Estimate
+    p: float
+    means: tuple[float, float]
+    per_repetition: tuple[float, ...]
+
+
 def blocks_of(repetitions: Sequence[Repetition]) -> tuple[Block, ...]:
     """Group repetitions by the images that they scored: one block where seeds are crossed, one per fold under k-fold.
 
