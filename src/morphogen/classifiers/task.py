@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,25 +18,19 @@ from morphogen.classifiers.config import SELECTIONS, ClassifierConfig
 from morphogen.classifiers.labels import class_ids, classes_of
 from morphogen.classifiers.predictor import PREDICTIONS, probabilities_of, save_classifier, write_predictions
 from morphogen.data.augment import affine_maps, warp_pairs
-from morphogen.data.records import Dataset
-from morphogen.errors import InputError
 from morphogen.metrics.classification import METRICS
 from morphogen.training.loop import fit
 from morphogen.training.net_files import to_input
 from morphogen.training.rng import numpy_rng, seed_of
-from morphogen.training.task import Batch, Draw, Group, Phase, Progress
+from morphogen.training.supervised import Source, digest, one_resolution, parameter_groups
+from morphogen.training.task import Batch, Draw, Phase, Progress
 
 _TIE = 1e-6
 """Weight of the cross-entropy in the score, far below any step of the score itself."""
 
 
-class LabelledSource(Protocol):
+class LabelledSource(Source, Protocol):
     """What `morphogen.data.pairs.Pairs` offers: ``source.image(i) -> (3, R, R) uint8`` of ``dataset[i]``."""
-
-    dataset: Dataset
-    resolution: int
-
-    def __len__(self) -> int: ...
 
     def image(self, index: int, /) -> NDArray[np.uint8]: ...
 
@@ -62,7 +54,7 @@ class ClassifierTask:
                 several resolutions, or the classifier cannot be built.
         """
         self.name, self.val = name, val
-        self.resolution = _resolution([*train, val])
+        self.resolution = one_resolution([*train, val])
         refuse_size(name, self.resolution)
         self.classes = classes_of([source.dataset for source in train], config.classes)
         self.lr = entry(name).lr if config.lr is None else config.lr
@@ -87,11 +79,6 @@ class ClassifierTask:
     def phases(self) -> Sequence[Phase]:
         """One phase over all parameters: those of the encoder have their learning rate, those of one axis no decay."""
         config = self.config
-        members: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.net.named_parameters():
-            scale = config.encoder_lr_scale if name.startswith("encoder.") else 1.0
-            decay = config.weight_decay if parameter.ndim > 1 else 0.0
-            members.setdefault((scale, decay), []).append(parameter)
         return [
             Phase(
                 "classifier",
@@ -100,7 +87,7 @@ class ClassifierTask:
                 lr=self.lr,
                 schedule=config.lr_scheduler,
                 warmup=config.warmup,
-                groups=[Group(parameters, *how) for how, parameters in members.items()],
+                groups=parameter_groups(self.net, config, norm_decay=False),
             )
         ]
 
@@ -205,18 +192,6 @@ def train_classifier(
     return out
 
 
-def _resolution(sources: Sequence[LabelledSource]) -> int:
-    first = sources[0]
-    for source in sources:
-        if source.resolution != first.resolution:
-            raise InputError(
-                f"{source.dataset.root}: is read at {source.resolution} px, {first.dataset.root} at "
-                f"{first.resolution} px; train on one resolution"
-            )
-    return first.resolution
-
-
 def _digest(sources: Sequence[LabelledSource]) -> dict[str, Any]:
-    """How many images, and a hash of their ids and classes in order: a run is not continued on other data."""
-    rows = json.dumps([[(record.id, record.label) for record in source.dataset] for source in sources])
-    return {"n": sum(map(len, sources)), "ids": hashlib.sha256(rows.encode()).hexdigest()[:16]}
+    """Of ids and classes."""
+    return digest(sources, [[(record.id, record.label) for record in source.dataset] for source in sources])

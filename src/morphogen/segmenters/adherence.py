@@ -7,8 +7,6 @@ or a gate of the generator used is no judge, and neither is a score on images th
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +25,7 @@ from morphogen.metrics.summary import bootstrap_ci95
 from morphogen.sampling.gates import read_summary
 from morphogen.segmenters import resolve
 from morphogen.segmenters.predictor import Predictor
+from morphogen.training.supervised import hash_of
 
 
 def adherence(predictor: Predictor, synthetic: Dataset, real: Dataset, batch_size: int = 16) -> dict[str, Any]:
@@ -135,4 +134,4 @@ def _digests(data: Dataset, seed: int) -> set[str]:
     ids = [part.ids for part in parts]
     with suppress(InputError):  # too few groups to divide: it was not trained on a part of these
         ids.append(take_validation(open_, open_.ids, seed=seed)[0])
-    return {hashlib.sha256(json.dumps([part]).encode()).hexdigest()[:16] for part in ids}
+    return {hash_of([part]) for part in ids}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +16,6 @@ from torch.nn import functional as F
 
 from morphogen.data.augment import affine_maps, warp_pairs
 from morphogen.data.colour_exchange import exchange_colour
-from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.segmenters import build, entry, prepare, resolve
@@ -28,123 +25,42 @@ from morphogen.segmenters.predictor import save_segmenter
 from morphogen.segmenters.preview import write_preview
 from morphogen.training.loop import claim, fit, identity, refuse
 from morphogen.training.net_files import to_input
-from morphogen.training.optim import SCHEDULES
 from morphogen.training.rng import numpy_rng, seed_of
-from morphogen.training.task import OPTIMIZERS, Batch, Draw, Group, LoopConfig, Phase, Progress
+from morphogen.training.supervised import Source, SupervisedConfig, digest, one_resolution, parameter_groups
+from morphogen.training.task import Batch, Draw, Phase, Progress
 
 
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """How to train a segmenter; the words are those of the training loop.
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig(SupervisedConfig):
+    """How to train a segmenter.
 
     Attributes:
-        architecture: Options of the segmenter (for ``unet``: ``{"encoder": "lite0"}``).
-        augmentation: ``geometric`` (see `morphogen.data.augment`) or ``none``.
         colour_exchange: Every image takes the colours of another one (see `morphogen.data.colour_exchange`).
         scales: Step s trains at ``scales[s % len(scales)]`` times the resolution, rounded to multiples of 32 px.
-        max_train_steps: Optimiser steps.
-        train_batch_size: Rows per optimiser step.
-        gradient_accumulation_steps: Parts that a batch is worked off in.
-        mixed_precision: ``no``, ``bf16`` or ``fp16``.
-        optimizer: ``adamw``, ``adamw8bit`` or ``sgd`` (Nesterov).
-        lr: Peak learning rate; None for the segmenter's own (`SegmenterEntry.lr`).
-        encoder_lr_scale: Factor on it for the encoder's parameters.
         momentum: Of SGD.
-        weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
         norm_decay: Whether normalisation layers and biases decay too.
-        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9), or
-            ``halving`` (at half and at three quarters of the steps).
-        lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
-        max_grad_norm: The gradient is shortened to this norm; 0 for never.
         max_grad_value: Every element of the gradient is cut to this size; 0 for never.
-        ema_decay: Moving average of the trained weights, which is what is validated and kept; 0 for none, None for the
-            segmenter's own (`SegmenterEntry.ema_decay`).
-        seed: Seed of initialisation, order and augmentation.
-        checkpointing_steps: Steps between checkpoints.
-        validation_steps: Steps between looks at the validation part; the best look is what is kept.
-        keep_last: Keep the last weights too, in the run's ``last`` folder.
 
     Raises:
         InputError: A value is out of range.
     """
 
-    architecture: Mapping[str, Any] = field(default_factory=dict)
-    augmentation: Literal["none", "geometric"] = "geometric"
     colour_exchange: bool = False
     scales: tuple[float, ...] = (1.0,)
-    max_train_steps: int = 400
-    train_batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    mixed_precision: str = "no"
-    optimizer: str = "adamw"
-    lr: float | None = None
-    encoder_lr_scale: float = 1.0
     momentum: float = 0.9
-    weight_decay: float = 1e-2
     norm_decay: bool = True
-    lr_scheduler: str = "cosine"
-    lr_warmup_steps: int | None = None
-    max_grad_norm: float = 1.0
     max_grad_value: float = 0.0
-    ema_decay: float | None = None
-    seed: int = 0
-    checkpointing_steps: int = 200
-    validation_steps: int = 50
-    keep_last: bool = False
 
     def __post_init__(self) -> None:
-        positive = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
-        for option in (*positive, "lr", "encoder_lr_scale"):
-            value = getattr(self, option)
-            if value is not None and not value > 0:
-                raise InputError(f"{_flag(option)} {value}: must be positive")
-        for option in ("weight_decay", "momentum", "lr_warmup_steps", "max_grad_norm", "max_grad_value"):
-            value = getattr(self, option)
-            if value is not None and not 0 <= value < math.inf:
-                raise InputError(f"{_flag(option)} {value}: must be 0 or more")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise InputError(f"--ema-decay {self.ema_decay}: must lie in 0 to 1, 1 excluded")
+        self._one_of("mixed_precision", ("no", "bf16", "fp16"))  # said as of the other choices
+        super().__post_init__()
+        self._not_negative("momentum", "max_grad_value")
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise InputError(f"--scales {' '.join(map(str, self.scales))}: must be positive numbers, at least one")
-        choices: dict[str, Sequence[str]] = {
-            "augmentation": ("none", "geometric"),
-            "mixed_precision": ("no", "bf16", "fp16"),
-            "optimizer": OPTIMIZERS,
-            "lr_scheduler": tuple(SCHEDULES),
-        }
-        for option, known in choices.items():
-            if getattr(self, option) not in known:
-                raise InputError(f"{_flag(option)} {getattr(self, option)}: choose {' or '.join(known)}")
-
-    def loop(self) -> LoopConfig:
-        """The training loop's part of it."""
-        return LoopConfig(
-            max_train_steps=self.max_train_steps,
-            train_batch_size=self.train_batch_size,
-            gradient_accumulation_steps=self.gradient_accumulation_steps,
-            mixed_precision=self.mixed_precision,
-            optimizer=self.optimizer,
-            max_grad_norm=self.max_grad_norm,
-            ema_decay=self.ema_decay or 0.0,
-            seed=self.seed,
-            checkpointing_steps=self.checkpointing_steps,
-            validation_steps=self.validation_steps,
-            keep_best=True,
-            keep_last=self.keep_last,
-        )
 
 
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
-class PairSource(Protocol):
+class PairSource(Source, Protocol):
     """What `morphogen.data.pairs.Pairs` offers: ``source[i] -> (image (3, R, R) uint8, mask (R, R) uint8)``."""
-
-    dataset: Dataset
-    resolution: int
-
-    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
 
@@ -169,7 +85,7 @@ class SegmenterTask:
         averaged = entry(name).ema_decay if config.ema_decay is None else config.ema_decay
         self.config = replace(config, lr=self.lr, ema_decay=averaged)
         self.architecture = resolve(name, config.architecture)
-        self.classes, self.resolution = _agreed([*train, val])
+        self.classes, self.resolution = _classes([*train, val]), one_resolution([*train, val])
         self.items = [(source, i) for source in train for i in range(len(source))]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "segmenter", name))
@@ -183,7 +99,6 @@ class SegmenterTask:
     def phases(self) -> Sequence[Phase]:
         """One phase over all parameters, those of the encoder at a learning rate of their own."""
         config = self.config
-        warmup = min(50, config.max_train_steps // 10) if config.lr_warmup_steps is None else config.lr_warmup_steps
         return [
             Phase(
                 "segmenter",
@@ -192,23 +107,11 @@ class SegmenterTask:
                 lr=self.lr,
                 betas=(config.momentum, 0.999),
                 schedule=config.lr_scheduler,
-                warmup=warmup,
-                groups=self._groups(),
+                warmup=config.warmup,
+                groups=parameter_groups(self.net, config, config.norm_decay),
                 max_grad_value=config.max_grad_value,
             )
         ]
-
-    def _groups(self) -> list[Group]:
-        """Parameters by learning rate and decay; those of normalisation layers and biases have one axis."""
-        config = self.config
-        members: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in self.net.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            scale = config.encoder_lr_scale if ".encoder." in f".{name}" else 1.0
-            decay = config.weight_decay if config.norm_decay or parameter.ndim > 1 else 0.0
-            members.setdefault((scale, decay), []).append(parameter)
-        return [Group(parameters, scale, decay) for (scale, decay), parameters in members.items()]
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """The pairs of `draws`: image (B, 3, R, R) in [-1, 1], mask (B, R, R) int64, seed (B,) int64."""
@@ -319,25 +222,17 @@ def train_segmenter(
     return out
 
 
-def _agreed(sources: Sequence[PairSource]) -> tuple[tuple[str, ...], int]:
-    """The classes of the source that has most of them, and the resolution that all share."""
+def _classes(sources: Sequence[PairSource]) -> tuple[str, ...]:
+    """The classes of the source that has most of them; all others have the first of these."""
     classes = max((source.dataset.classes for source in sources), key=len)
-    first = sources[0]
     for source in sources:
         if source.dataset.classes != classes[: len(source.dataset.classes)]:
             raise InputError(
                 f"{source.dataset.root}: its classes are {', '.join(source.dataset.classes)}, where other data has "
                 f"{', '.join(classes)}; give all of them the same classes in the same order"
             )
-        if source.resolution != first.resolution:
-            raise InputError(
-                f"{source.dataset.root}: is read at {source.resolution} px, {first.dataset.root} at "
-                f"{first.resolution} px; train on one resolution"
-            )
-    return classes, first.resolution
+    return classes
 
 
 def _digest(sources: Sequence[PairSource]) -> dict[str, Any]:
-    """How many pairs, and a hash of their ids in order: a run is not continued on other data."""
-    ids = json.dumps([source.dataset.ids for source in sources])
-    return {"n": sum(map(len, sources)), "ids": hashlib.sha256(ids.encode()).hexdigest()[:16]}
+    return digest(sources, [source.dataset.ids for source in sources])
