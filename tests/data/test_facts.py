@@ -35,7 +35,7 @@ def folder(root: Path, *lines: str) -> Path:
 @pytest.mark.parametrize(
     ("age", "band"),
     [("0", "child"), ("17.9", "child"), ("18", "young"), ("39", "young"), ("40.0", "middle-aged"),
-     ("64", "middle-aged"), ("65", "elderly"), ("85.0", "elderly"), ("Elderly", "elderly"), ("middle-aged", "middle-aged"),
+     ("64", "middle-aged"), ("65", "elderly"), ("85.0", "elderly"), ("Elderly", "elderly"), ("Young", "young"),
      ("", None), ("unknown", None), ("nan", None), ("NaN", None), ("-3", None)],
 )  # fmt: skip
 def test_ages_are_banded(age: str, band: str | None) -> None:

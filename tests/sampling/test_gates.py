@@ -136,7 +136,8 @@ def test_a_planted_bad_picture_is_rejected_and_new_good_ones_pass(kind: str) -> 
 def test_only_the_scores_of_the_gates_are_taken() -> None:
     assert set(picture_scores(IMAGES[:1], ["saturation", "copies"])) == {"clipped", "colourfulness"}
     assert picture_scores(iter(IMAGES[:1]), ["adherence"]) == {}
-    assert set(GATES) == {"adherence", "agreement", "copies", "blur", "saturation", "drawn", "untouched"}
+    noted = {"drawn", "untouched", "area", "ambiguous"}
+    assert set(GATES) == {"adherence", "agreement", "copies", "blur", "saturation", *noted}
 
 
 def test_all_gates_that_failed_are_named_in_their_order() -> None:
@@ -237,6 +238,16 @@ def test_something_was_drawn_and_nothing_was_touched() -> None:
     assert json.loads(json.dumps(verdicts.summary()))["limits"][0]["n"] == 0
 
 
+def test_masks_that_a_generator_made_are_neither_tiny_nor_huge_nor_unclear() -> None:
+    area, ambiguous = Limit.fixed("area"), Limit.fixed("ambiguous")
+    assert [area.passes(v) for v in (0.0, 0.0099, 0.01, 0.85, 0.8501)] == [False, False, True, True, False]
+    assert [ambiguous.passes(v) for v in (0.0, 0.15, 0.151, 7.0)] == [True, True, False, False]
+    scores = {"area": [0.2, 0.0, 0.5], "ambiguous": [0.1, 0.0, 0.9]}
+    verdicts = judge(("area", "ambiguous"), [area, ambiguous], ["a", "b", "c"], scores, ["r"])
+    assert verdicts.dropped == {"a": [], "b": ["area"], "c": ["ambiguous"]}
+    assert verdicts.summary()["reasons"] == {"area": 1, "ambiguous": 1}
+
+
 def test_recorded_scores_are_those_of_the_manifest_and_must_be_there(tmp_path: Path) -> None:
     rows = {"a": {"origin": {"drawn": 2.5, "outside": 0}}, "b": {"origin": {"outside": 1}}, "c": {}}
     assert recorded_scores(rows, ["b", "a"], ["untouched", "blur"], tmp_path) == {"outside": [1.0, 0.0]}
@@ -244,3 +255,6 @@ def test_recorded_scores_are_those_of_the_manifest_and_must_be_there(tmp_path: P
     for id_ in ("b", "c", "unknown"):
         with pytest.raises(InputError, match=rf"--gates drawn: .*: {id_} states no 'drawn' .*; leave that gate out"):
             recorded_scores(rows, [id_], ["drawn"], tmp_path)
+    with pytest.raises(InputError, match="a states no 'ambiguous' .* as generators that make their own masks do; leave"):
+        recorded_scores(rows, ["a"], ["ambiguous"], tmp_path)
+    assert recorded_scores({"a": {"origin": {"area": 0.3}}}, ["a"], ["area"], tmp_path) == {"area": [0.3]}

@@ -47,7 +47,8 @@ class Audit(Verb):
     """Features beside pixels: inception or another extractor; none; or auto, inception where it is installed."""
     gates: tuple[str, ...] = ()
     """Quality gates to judge by, any of adherence, agreement, copies, blur and saturation, with limits from the real
-    images; of pairs that were painted into images also drawn and untouched."""
+    images; of pairs that were painted into images also drawn and untouched, and of those whose masks the generator
+    made area and ambiguous."""
     segmenter: Path | None = None
     """Run folder of the segmenter for the gates adherence and agreement; best one that was not trained on REAL."""
     mask_values: str | None = None

@@ -9,10 +9,13 @@
 | ``saturation`` | ``clipped``: share of pixels with a channel at 255 or all at 0; ``colourfulness`` | outside |
 | ``drawn`` | ``drawn``: change inside the mask, in units of what the autoencoder alone changes there | at 1 or below |
 | ``untouched`` | ``outside``: largest change of a pixel where nothing was to be painted | above 0 |
+| ``area`` | ``area``: share of the image under the mask that the generator made | below 1 % or above 85 % |
+| ``ambiguous`` | ``ambiguous``: pixels of that mask whose probability was unclear, per pixel of lesion | above 15 % |
 
 ``agreement``'s window is meant for lesions painted into images: a lesion that no segmenter finds was not painted, and
 one that it finds to the pixel is likely a copy (0.5 to 0.95 in SynDiff's follow-up). ``drawn`` and ``untouched`` are
-scores that a generator which paints into images notes with every pair (``origin`` in manifest.jsonl).
+scores that a generator which paints into images notes with every pair (``origin`` in manifest.jsonl), ``area`` and
+``ambiguous`` (`morphogen.data.mask_cleaning`) those of one that makes the mask itself.
 
 Percentiles are those of the training images' own scores; nothing else is looked at. ``slack`` is what cannot be seen: a
 single clipped pixel is no fault where the training images have none.
@@ -69,10 +72,15 @@ SCORES: dict[str, Score] = {
     "colourfulness": Score("saturation", 1, 99, 1.0),
     "drawn": Score("drawn", least=math.nextafter(1.0, 2.0)),  # more than 1
     "outside": Score("untouched", most=0.0),
+    "area": Score("area", least=0.01, most=0.85),
+    "ambiguous": Score("ambiguous", most=0.15),
 }
 GATES = tuple(dict.fromkeys(score.gate for score in SCORES.values()))
-RECORDED = {"drawn": "drawn", "untouched": "outside"}
-"""Gate -> its score, which the generator notes with every pair."""
+INTO_IMAGES = {"drawn": "drawn", "untouched": "outside"}
+"""Gate -> its score, which a generator that paints into images notes with every pair."""
+OWN_MASKS = {"area": "area", "ambiguous": "ambiguous"}
+"""The same for generators that make the masks themselves."""
+RECORDED = {**INTO_IMAGES, **OWN_MASKS}
 SEGMENTED = {"adherence": "dice", "agreement": "iou"}
 """Gate -> its score, which a segmenter gives."""
 
@@ -257,7 +265,8 @@ def recorded_scores(
         origin = rows.get(id_, {}).get("origin") or {}
         for gate, score in wanted.items():
             if not isinstance(origin.get(score), int | float):
-                fault = f"{id_} states no {score!r} in manifest.jsonl, as generators that paint into images do"
+                who = "paint into images" if gate in INTO_IMAGES else "make their own masks"
+                fault = f"{id_} states no {score!r} in manifest.jsonl, as generators that {who} do"
                 raise InputError(f"--gates {gate}: {folder}: {fault}; leave that gate out")
             found[score].append(float(origin[score]))
     return found

@@ -83,8 +83,8 @@ class StudyConfig:
     """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
     gates: tuple[str, ...] = ()
     """Quality gates, any of adherence, agreement, copies, blur, saturation and, for a generator that paints into
-    images, drawn and untouched: pairs that fail one stay in synthetic/, but no arm trains on them. Limits come from the
-    training images."""
+    images, drawn and untouched, or for one that makes masks of its own, area and ambiguous: pairs that fail one stay in
+    synthetic/, but no arm trains on them. Limits come from the training images."""
     device: str = "cpu"
     """Where segmenters predict and generators sample; training takes what accelerate finds."""
     cells: str | None = None

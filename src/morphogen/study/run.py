@@ -17,7 +17,7 @@ from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
 from morphogen.generators import GENERATORS
 from morphogen.progress import clock, say, track
-from morphogen.sampling.gates import RECORDED
+from morphogen.sampling.gates import INTO_IMAGES, OWN_MASKS
 from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.cells import Tools, default_tools, run_training
@@ -32,6 +32,7 @@ from morphogen.study.synthesis import (
     card_of,
     foundations,
     generator_config,
+    makes_masks,
     own_resolution,
     paints_into_images,
     uses_foundation,
@@ -124,9 +125,13 @@ def _refuse_for_judges(bench: Bench) -> None:
 def _refuse_for_gates(bench: Bench) -> None:
     """Gates take their limits from training images, or what the generator notes: find now that there is too little."""
     config = bench.config
-    for gate in (gate for gate in config.gates if gate in RECORDED and not paints_into_images(config)):
-        fault = f"{config.generator} does not paint into images, so that its pairs state no score for it"
-        raise InputError(f"--gates {gate}: {fault}; leave that gate out")
+    for recorded, does, what in (
+        (INTO_IMAGES, paints_into_images(config), "paint into images"),
+        (OWN_MASKS, makes_masks(config), "make masks of its own"),
+    ):
+        for gate in (gate for gate in config.gates if gate in recorded and not does):
+            fault = f"{config.generator} does not {what}, so that its pairs state no score for it"
+            raise InputError(f"--gates {gate}: {fault}; leave that gate out")
     for repetition in bench.splits.repetitions if bench.config.gates else ():
         if len(repetition.train) < 2:
             fault = f"{repetition.label} trains on a single image, which sets no limits"

@@ -77,6 +77,11 @@ def paints_into_images(config: StudyConfig) -> bool:
     return "images" in GENERATORS[config.generator].needs
 
 
+def makes_masks(config: StudyConfig) -> bool:
+    """Whether the study's generator makes masks too, for captions of its own, rather than paint masks."""
+    return "masks" not in GENERATORS[config.generator].needs
+
+
 def variant_of(config: StudyConfig, arm: Arm) -> Variant:
     """How the pairs of an arm are sampled; options with the generator's own values say nothing new.
 
