@@ -20,14 +20,9 @@ from small_foundations import perturb, small_foundation, small_tiny
 
 
 @pytest.fixture(scope="module", autouse=True)
-def foundation(tmp_path_factory: pytest.TempPathFactory) -> Foundation:
-    """A small random foundation, saved where `TestFeatures` finds it."""
-    folder = tmp_path_factory.mktemp("foundation")
-    made = small_tiny()
-    made.vae.register_to_config(scaling_factor=0.7)
-    made.save(folder)
-    TestFeatures.options = {"foundation": str(folder)}
-    return made.to("cpu")
+def options(foundation: Path) -> None:
+    """Where `TestFeatures` finds the foundation."""
+    TestFeatures.options = {"foundation": str(foundation)}
 
 
 class TestFeatures(SegmenterTester):
@@ -46,15 +41,15 @@ class TestFeatures(SegmenterTester):
 
 
 @torch.no_grad()
-def test_levels_are_the_features_of_autoencoder_and_denoiser(foundation: Foundation) -> None:
-    x = torch.rand(3, 3, 32, 32) * 2 - 1
-    features = FrozenFeatures(foundation, 20)
+def test_levels_are_the_features_of_autoencoder_and_denoiser(foundation: Path) -> None:
+    x, made = torch.rand(3, 3, 32, 32) * 2 - 1, Foundation.load(foundation)
+    features = FrozenFeatures(made, 20)
     levels = features(x)
     assert [level.shape[-1] for level in levels] == [32, 16, 8, 4]
     seen, z = features._autoencoder(x)
-    torch.testing.assert_close(z, foundation.encode(x))
-    torch.testing.assert_close(levels[0][:, :8], foundation.vae.encoder.conv_in(x))
-    found = encode(foundation.unet, z, torch.full((3,), 20), foundation.conditioning(["", "", ""]))
+    torch.testing.assert_close(z, made.encode(x))
+    torch.testing.assert_close(levels[0][:, :8], made.vae.encoder.conv_in(x))
+    found = encode(made.unet, z, torch.full((3,), 20), made.conditioning(["", "", ""]))
     torch.testing.assert_close(levels[-1][:, -32:], found.mid)
     assert sum(level.shape[1] for level in levels) == sum(f.shape[1] for f in (*seen, *found.skips, found.mid))
 
