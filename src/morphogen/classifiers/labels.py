@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from morphogen.data.records import Dataset
@@ -35,6 +36,19 @@ def classes_of(train: Iterable[Dataset], given: Sequence[str] = ()) -> tuple[str
     if len(classes) < 2:
         raise InputError(f"{roots}: all records are of class {classes[0]!r}; a classifier needs two classes or more")
     return classes
+
+
+def refuse_rare(data: Dataset) -> None:
+    """Refuse classes that cannot be both learnt and validated.
+
+    Raises:
+        InputError: A class has a single image.
+    """
+    counts = Counter(_labels(data))
+    for record in data:
+        if counts[str(record.label)] == 1:
+            fault = f"a single image ({record.id!r}) is of class {record.label!r}, too few to learn and to validate"
+            raise InputError(f"{data.root}: {fault}; add some, or leave it out")
 
 
 def class_ids(data: Dataset, classes: Sequence[str]) -> list[int]:

@@ -14,15 +14,18 @@ class Models(Verb):
     """List every method with one line, its kind and its source."""
 
     def run(self) -> dict[str, Any]:
-        """Print the tables of generators and segmenters.
+        """Print the tables of generators, segmenters and classifiers.
 
         Returns:
-            ``{"generators": [{"name", "summary", "source", "needs"}], "segmenters": [{"name", "summary", "source"}]}``
+            ``{"generators": [{"name", "summary", "source", "needs"}], "segmenters": [{"name", "summary", "source"}],
+            "classifiers": [...]}``
         """
+        from morphogen.classifiers import CLASSIFIERS
         from morphogen.generators import GENERATORS
         from morphogen.segmenters import SEGMENTERS
 
-        families: dict[str, Mapping[str, Any]] = {"generators": GENERATORS, "segmenters": SEGMENTERS}
+        families: dict[str, Mapping[str, Any]]
+        families = {"generators": GENERATORS, "segmenters": SEGMENTERS, "classifiers": CLASSIFIERS}
         for family, entries in families.items():
             print(f"{family}:")
             for entry in entries.values():

@@ -1,4 +1,4 @@
-"""``morphogen predict``: label masks, or probability maps, from a trained segmenter."""
+"""``morphogen predict``: label masks, or probability maps, from a trained segmenter; classes from a classifier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from morphogen.data.faults import Fault
     from morphogen.data.records import Record
     from morphogen.segmenters.predictor import Predictor
 
@@ -29,18 +28,19 @@ _SCALES = {"std": 0.5, "entropy": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Verb):
-    """Segment images: one PNG per image, at its native size (0/255 for two classes, label ids for more).
+    """Segment images: one PNG per image, at its native size (0/255 for two classes, label ids for more). Or classify
+    them: one file predictions.csv with the probability of every class.
 
     A volume is segmented slice by slice and becomes one NIfTI file of label ids, with its affine. The same command
     again leaves finished masks as they are and makes the missing ones.
     """
 
     run_folder: tyro.conf.Positional[Path]
-    """Run folder of a segmenter (of `train`, or one in a study's runs/)."""
+    """Run folder of a segmenter or a classifier (of `train`, or one in a study's runs/)."""
     images: tyro.conf.Positional[Path]
     """Folder of images in any layout (masks in it are ignored), or one image file."""
     out: Path
-    """Folder to write; new, or of an earlier call with the same segmenter."""
+    """Folder to write; new, or of an earlier call with the same run."""
     batch_size: int = 32
     """Images that pass the network together."""
     steps: int | None = None
@@ -60,18 +60,32 @@ class Predict(Verb):
         """Write the masks.
 
         Raises:
-            InputError: No segmenter, no images, a folder that holds something else, probabilities of more than two
-                classes, or settings that the segmenter does not have.
+            InputError: No segmenter or classifier, no images, a folder that holds something else, probabilities of more
+                than two classes, or settings that the run's method does not have.
         """
         import torch
 
+        from morphogen.training.net_files import kind_of
+
+        if self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._classify(device) if kind_of(self.run_folder) == "classifier" else self._segment(device)
+
+    def _classify(self, device: str) -> dict[str, Any]:
+        from morphogen.cli.predict_classes import predict_classes
+
+        for name in ("steps", "ensemble", "seed", "uncertainty", "probabilities"):
+            if getattr(self, name) not in (None, False):
+                raise InputError(f"--{name}: is of segmenters, and {self.run_folder} is a classifier; leave it out")
+        return predict_classes(self.run_folder, _records(self.images), self.out, self.batch_size, device)
+
+    def _segment(self, device: str) -> dict[str, Any]:
         from morphogen.data.pairs import say_holes
         from morphogen.progress import Stage, say
         from morphogen.segmenters.predictor import Sampling, load_segmenter
 
-        if self.batch_size < 1:
-            raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
-        predictor = load_segmenter(self.run_folder, "cuda" if torch.cuda.is_available() else "cpu")
+        predictor = load_segmenter(self.run_folder, device)
         if self.probabilities and len(predictor.classes) != 2:
             fault = f"{self.run_folder}: tells {len(predictor.classes)} classes apart"
             raise InputError(f"{fault}; --probabilities writes the one foreground of two, so leave it out")
@@ -188,23 +202,14 @@ def _targets(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 def _records(images: Path) -> list[Record]:
     from morphogen.data.images import is_image, is_volume, stem
-    from morphogen.data.readers import scan
+    from morphogen.data.readers import scan, without_gaps
     from morphogen.data.records import Record
 
     if not images.is_file():
-        return scan(images, sink=_without_masks)
+        return scan(images, sink=without_gaps)
     if not is_image(images) or is_volume(images):
         raise InputError(f"{images}: is not a PNG, JPEG, TIFF or BMP file; name one, or a folder of images")
     return [Record(stem(images), images)]
-
-
-def _without_masks(fault: Fault) -> None:
-    """Masks are not read here, so that a missing one is no fault."""
-    from morphogen.data.faults import stop
-    from morphogen.data.folders import NO_MASK
-
-    if not fault.fault.startswith(NO_MASK):
-        stop(fault)
 
 
 def _finished(path: Path) -> bool:

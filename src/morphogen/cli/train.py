@@ -1,4 +1,4 @@
-"""``morphogen train``: one generator or one segmenter."""
+"""``morphogen train``: one generator, one segmenter or one classifier."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ _OWN = ("method", "data", "out", "mask_values", *_COMMON)
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Verb):
-    """Train a generator or a segmenter (`morphogen models` lists them). The same command again continues a stopped run.
+    """Train a generator, a segmenter or a classifier (`morphogen models` lists them). The same command again continues
+    a stopped run.
 
     Options that are not given keep the method's own default. Records whose split is ``test`` are left aside before any
-    of their pixels are read; those of ``val`` choose a segmenter's checkpoint, and no generator sees them.
+    of their pixels are read; those of ``val`` choose the checkpoint of a segmenter or classifier, and no generator sees
+    them. A classifier learns the classes of the images (column class of records.csv) and needs no masks.
     """
 
     method: tyro.conf.Positional[str]
-    """Name of a generator or segmenter."""
+    """Name of a generator, segmenter or classifier."""
     data: tyro.conf.Positional[Path]
     """Folder of annotated images, in any layout that `morphogen data check` reads."""
     out: Path
@@ -39,7 +41,7 @@ class Train(Verb):
     mask_values: str | None = None
     """What the values in the masks mean, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     resolution: int | None = None
-    """Side in px at which the method works (segmenters: 64)."""
+    """Side in px at which the method works (segmenters and classifiers: 64)."""
     train_batch_size: int | None = None
     """Rows of one optimiser step."""
     gradient_accumulation_steps: int | None = None
@@ -60,11 +62,11 @@ class Train(Verb):
     lr: float | None = None
     """Peak learning rate."""
     encoder_lr_scale: float | None = None
-    """Segmenters: factor on the learning rate of the encoder."""
+    """Segmenters, classifiers: factor on the learning rate of the encoder."""
     weight_decay: float | None = None
-    """Segmenters: weight decay."""
+    """Segmenters, classifiers: weight decay."""
     lr_scheduler: str | None = None
-    """constant or cosine; segmenters: or linear, poly, halving."""
+    """constant or cosine; segmenters and classifiers: or linear, poly, halving."""
     lr_warmup_steps: int | None = None
     """Steps in which the learning rate grows from 0."""
     seed: int | None = None
@@ -72,12 +74,12 @@ class Train(Verb):
     checkpointing_steps: int | None = None
     """Steps between checkpoints."""
     validation_steps: int | None = None
-    """Segmenters: steps between looks at the validation part; generators: between previews."""
+    """Segmenters, classifiers: steps between looks at the validation part; generators: between previews."""
     preset: str | None = None
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
     and normals=FOLDER for the images to paint into); segmenters: option=value, joined by + (size=b0+weights=none;
-    for latent objective=paper); features: its foundation."""
+    for latent objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none)."""
     init: str | None = None
     """Generators siamese and controlnet: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None
@@ -91,11 +93,17 @@ class Train(Verb):
     """Segmenters: published, for resolution, batch, length, optimiser, schedule and scales of the paper; options given
     beside it win. By default a short training that fits a CPU."""
     augmentation: str | None = None
-    """Segmenters: none or geometric."""
+    """Segmenters, classifiers: none or geometric."""
     scales: tuple[float, ...] | None = None
     """Segmenters: sizes at which the steps train in turn, as factors on --resolution (0.75 1 1.25)."""
     colour_exchange: bool | None = None
     """Segmenters: every image takes the colours of another one, as SANet trains."""
+    balance: float | None = None
+    """Classifiers: 0 samples the images as they are, 1 every class equally often, 0.5 between."""
+    weighting: float | None = None
+    """Classifiers: 0 weighs all images alike in the loss, 1 all classes, 0.5 between."""
+    select_by: str | None = None
+    """Classifiers: macro_f1 or balanced_accuracy of the validation part chooses the checkpoint."""
 
     def run(self) -> dict[str, Any]:
         """Train the method.
@@ -104,18 +112,21 @@ class Train(Verb):
             InputError: Unknown method, an option that it does not have, wrong data, or a folder with another run.
             WorkError: The loss is not finite, or the disk is full.
         """
+        from morphogen.classifiers import CLASSIFIERS
         from morphogen.generators import GENERATORS
         from morphogen.progress import say
         from morphogen.segmenters import SEGMENTERS
 
-        known = [*GENERATORS, *SEGMENTERS]
+        known = [*GENERATORS, *SEGMENTERS, *CLASSIFIERS]
         if self.method not in known:
             near = difflib.get_close_matches(self.method, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
             raise InputError(f"{self.method}: no such method; {hint}")
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _OWN}
         options = {name: value for name, value in given.items() if value is not None}
-        result = self._segmenter(options) if self.method in SEGMENTERS else self._generator(options)
+        tables = ((SEGMENTERS, self._segmenter), (CLASSIFIERS, self._classifier), (GENERATORS, self._generator))
+        train = next(way for table, way in tables if self.method in table)
+        result = train(options)
         say(f"trained: {self.out}")
         return {"run": str(self.out), "method": self.method, **result}
 
@@ -133,40 +144,74 @@ class Train(Verb):
         return {"kind": "generator", "n_train": len(data)}
 
     def _segmenter(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        from morphogen import segmenters
         from morphogen.data.pairs import Pairs, refuse_unreadable
-        from morphogen.segmenters import published, resolve
         from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
         options = dict(options)
-        architecture = resolve(self.method, self._architecture(options))
+        architecture = segmenters.resolve(self.method, self._architecture(options, segmenters))
         recipe = options.pop("recipe", None)
         if recipe not in (None, "published"):
             raise InputError(f"--recipe {recipe}: there is no such recipe; give published, or leave it out")
         data = _without(("test",), self.data, self.mask_values).annotated
+        if not len(data):
+            raise InputError(f"{data.root}: holds no image with a mask; a segmenter needs some")
         train, val = _parts(data, options.get("seed", SegmenterConfig().seed))
         if recipe:
-            options = published(self.method, len(train)) | options
-        resolution = options.pop("resolution", 64)
-        if resolution < 16:
-            raise InputError(f"--resolution {resolution}: is too small; give at least 16")
+            options = segmenters.published(self.method, len(train)) | options
+        resolution = _resolution(options)
         stated = {**options, "architecture": architecture, "keep_last": True}
         config = _configured(self.method, SegmenterConfig, stated)
         refuse_unreadable(data)
         train_segmenter(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
         return {"kind": "segmenter", "n_train": len(train), "n_val": len(val), "architecture": architecture}
 
-    def _architecture(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Takes the options of the segmenter's architecture out of those of the verb."""
-        from morphogen.segmenters import option_names, read_options
+    def _classifier(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        from morphogen import classifiers
+        from morphogen.classifiers.config import ClassifierConfig
+        from morphogen.classifiers.labels import classes_of, refuse_rare
+        from morphogen.classifiers.task import train_classifier
+        from morphogen.cli.labelled import read_labelled
+        from morphogen.data.pairs import Pairs, refuse_unreadable
 
-        known = option_names(self.method)
+        if self.mask_values is not None:
+            raise InputError("--mask-values: a classifier looks at no masks; leave it out")
+        options = dict(options)
+        architecture = classifiers.resolve(self.method, self._architecture(options, classifiers))
+        resolution = _resolution(options)
+        classifiers.refuse_size(self.method, resolution)
+        config = _configured(
+            self.method, ClassifierConfig, {**options, "architecture": architecture, "keep_last": True}
+        )
+        data = read_labelled(self.data, without=("test",))
+        classes = classes_of([data])
+        refuse_rare(data)
+        train, val = _parts(data, config.seed, by_class=True)
+        classes_of([train], classes)
+        refuse_unreadable(data, foreground=False)
+        train_classifier(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
+        counts = {name: sum(record.label == name for record in train) for name in classes}
+        sizes = {"n_train": len(train), "n_val": len(val)}
+        return {"kind": "classifier", **sizes, "classes": counts, "architecture": architecture}
+
+    def _architecture(self, options: dict[str, Any], table: Any) -> dict[str, Any]:
+        """Takes the options of the architecture out of those of the verb; `table` is the room of the method."""
+        known = table.option_names(self.method)
         chosen = {name: options.pop(name) for name in ("encoder",) if name in options and name in known}
         preset = options.pop("preset", None)
         if preset is None:
             return chosen
         if "foundation" in known and "=" not in preset:
             return {**chosen, "foundation": preset}
-        return {**chosen, **read_options(self.method, preset.split("+"))}
+        return {**chosen, **table.read_options(self.method, preset.split("+"))}
+
+
+def _resolution(options: dict[str, Any]) -> int:
+    """Takes the resolution out of the options."""
+    resolution: int = options.pop("resolution", 64)
+    if resolution < 16:
+        raise InputError(f"--resolution {resolution}: is too small; give at least 16")
+    return resolution
 
 
 def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
@@ -192,17 +237,15 @@ def _without(parts: tuple[str, ...], data: Path, mask_values: str | None) -> Dat
     return Dataset(data.resolve().name, data, tuple(records), rule.classes, rule.values)
 
 
-def _parts(data: Dataset, seed: int) -> tuple[Dataset, Dataset]:
+def _parts(data: Dataset, seed: int, by_class: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation part: as the data says, else a fifth by subject is taken for validation."""
     from morphogen.data.split import take_validation
     from morphogen.progress import say
 
-    if not len(data):
-        raise InputError(f"{data.root}: holds no image with a mask; a segmenter needs some")
     val = data.where(lambda record: record.split == "val")
     if len(val):
         return data.where(lambda record: record.split != "val"), val
-    train, val = (data.select(ids) for ids in take_validation(data, data.ids, seed=seed))
+    train, val = (data.select(ids) for ids in take_validation(data, data.ids, seed=seed, by_class=by_class))
     if {record.subject for record in train if record.subject} & {record.subject for record in val}:
         say("fewer than five subjects: the validation part keeps near-duplicates together, but not subjects")
     return train, val

@@ -93,7 +93,7 @@ def read_dataset(
         InputError: The first thing that is wrong: file, fault, remedy.
     """
     root = Path(path)
-    records = without_dropped(root, scan(root, layout, _without_gaps if annotated_only else stop))
+    records = without_dropped(root, scan(root, layout, without_gaps if annotated_only else stop))
     if annotated_only:
         records = [record for record in records if record.mask is not None]
         if not records:
@@ -140,7 +140,8 @@ def mask_rule(root: Path, records: Sequence[Record], stated: Mapping[int, int] |
     return decide_mask_values(files, classes)
 
 
-def _without_gaps(fault: Fault) -> None:
+def without_gaps(fault: Fault) -> None:
+    """As `stop`, but an image without a mask is no fault."""
     if not fault.fault.startswith(folders.NO_MASK):
         stop(fault)
 

@@ -6,7 +6,7 @@ Groups are subjects; a record without one is grouped with its near-duplicates, a
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -178,7 +178,7 @@ def draw_annotated(dataset: Dataset, n: int, seed: int = 0) -> tuple[str, ...]:
 
 
 def take_validation(
-    dataset: Dataset, ids: Sequence[str], fraction: float = 0.2, seed: int = 0
+    dataset: Dataset, ids: Sequence[str], fraction: float = 0.2, seed: int = 0, by_class: bool = False
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Divide these records into training and validation ids, by whole subjects.
 
@@ -189,6 +189,8 @@ def take_validation(
         ids: What to divide; both results keep its order.
         fraction: Aimed-at part of the images for validation; at least one group, and never all.
         seed: Chooses the groups.
+        by_class: Take that part of the images of every class, so far as it has two groups or more; a group counts for
+            the rarest class in it.
 
     Returns:
         (train ids, validation ids).
@@ -202,8 +204,20 @@ def take_validation(
         group_of = _groups_by_id(replace(chosen, records=tuple(replace(record, subject=None) for record in chosen)))
     if len(set(group_of.values())) < 2:
         raise InputError(f"{dataset.root}: {len(ids)} images cannot be divided for validation; annotate more")
-    val = _take(ids, group_of, fraction, seed, "validation")
+    strata = _strata(chosen, group_of) if by_class else [list(ids)]
+    val = set().union(*(_take(part, group_of, fraction, seed, "validation") for part in strata))
     return tuple(i for i in ids if i not in val), tuple(i for i in ids if i in val)
+
+
+def _strata(dataset: Dataset, group_of: dict[str, str]) -> list[list[str]]:
+    """The ids by the rarest class of their group, without the classes that have one group."""
+    counts = Counter(record.label for record in dataset)
+    rarest: dict[str, str] = {}
+    for record in dataset:
+        known = rarest.setdefault(group_of[record.id], str(record.label))
+        rarest[group_of[record.id]] = min(known, str(record.label), key=lambda name: (counts[name], name))
+    parts = [[i for i in dataset.ids if rarest[group_of[i]] == name] for name in sorted(set(rarest.values()))]
+    return [part for part in parts if len({group_of[i] for i in part}) > 1]
 
 
 def _take(ids: Sequence[str], group_of: dict[str, str], fraction: float, seed: int, use: str) -> set[str]:

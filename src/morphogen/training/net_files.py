@@ -38,6 +38,16 @@ def save_net(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any
     (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
 
 
+def kind_of(run: Path) -> str | None:
+    """What a finished run holds, ``segmenter`` or ``classifier``; None where its config.json says neither."""
+    folder = run / "final" if (run / "final").is_dir() else run
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return None
+    return next((kind for kind in ("segmenter", "classifier") if isinstance(config, dict) and kind in config), None)
+
+
 class TrainedNet:
     """A trained network, and what its config.json says.
 
