@@ -213,7 +213,7 @@ def test_images_are_measured_as_the_generator_makes_them_or_of_the_first_that_th
         ({"arms": ("syn+n=3", "syn+n=3+text=mask")}, "are one and the same arm; leave one of them out"),
         ({"arms": ("syn-geo+text=none",), "generator": "copy-paste"}, "copy-paste has no options for sampling"),
         ({"gates": ("drawn",), "generator": "copy-paste"}, "--gates drawn: copy-paste does not paint into images"),
-        ({"gates": ("area",)}, "--gates area: painter does not make masks of its own, so that its pairs state no score"),
+        ({"gates": ("area",)}, "--gates area: painter does not make masks of its own, so that its pairs state no"),
         ({"synthetic": 0}, "--synthetic 0: is too small; give at least 1"),
     ],
 )

@@ -14,8 +14,11 @@ from morphogen.errors import InputError
 from morphogen.launched import place
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from morphogen.data.records import Dataset
     from morphogen.generators.inpaint.sampler import InpaintSampler
+    from morphogen.sampling.budgets import Budget, Caption
     from morphogen.sampling.foundation_sampler import FoundationSampler
     from morphogen.sampling.jobs import Sampler
     from morphogen.sampling.plan import Plan
@@ -26,7 +29,8 @@ class Sample(Verb):
     """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run.
 
     A foundation paints prompts alone: --per-mask images for each of them, and no masks/. One for inpainting paints
-    lesions for --masks into --images, without any training.
+    lesions for --masks into --images, without any training. A generator that makes its own masks takes --prompts, or
+    the captions of the images that it was trained on, by classes (--balance).
     """
 
     run_or_foundation: tyro.conf.Positional[Path]
@@ -47,7 +51,12 @@ class Sample(Verb):
     mask_values: str | None = None
     """Label of every raw value in the masks, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     per_mask: int = 1
-    """Pairs per mask (per prompt, where no masks are given)."""
+    """Pairs per mask (per prompt or caption, where no masks are given)."""
+    balance: str | None = None
+    """Pairs by class, for a generator with captions of its own: none, in proportion to its training images; largest, as
+    many as fill every class up to the largest; N, up to N; or these: melanoma=100,nevus=20."""
+    n: int | None = None
+    """Pairs in all for --balance none; by default --per-mask for every caption."""
     mask_transform: str = "identity"
     """How masks are varied: identity, flip, shift, rotate, scale, elastic or random."""
     shard: str = "0/1"
@@ -64,9 +73,12 @@ class Sample(Verb):
             InputError: Something that the generator needs is missing, or an option is out of range.
         """
         from morphogen.progress import say
+        from morphogen.sampling.budgets import check_balance
         from morphogen.sampling.runner import run_jobs
 
         shard = _shard(self.shard)
+        if self.balance is not None:
+            check_balance(self.balance)
         sampler, plan = self._planned()
         summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
         say(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
@@ -118,8 +130,6 @@ class Sample(Verb):
         if self.masks is None or normals is None:
             raise InputError(f"{self.run_or_foundation}: has no images of its own; give some with --images")
         masks, prompts = _masks(self.masks, self.mask_values), self._texts()
-        if self.per_mask < 1:
-            raise InputError(f"--per-mask: is {self.per_mask}; give 1 or more")
         n = self.per_mask * len(masks.annotated)
         plan = plan_into(masks, normals, n, self.mask_transform, self.seed, prompts)
         for job in track(plan, "checking prompts") if prompts else ():
@@ -141,11 +151,14 @@ class Sample(Verb):
 
     def _from_generator(self) -> tuple[Sampler, Plan]:
         from morphogen.generators import load_sampler
-        from morphogen.sampling.plan import plan_jobs, plan_prompts
+        from morphogen.progress import say
+        from morphogen.sampling.budgets import plan_captions
+        from morphogen.sampling.plan import BINARY, plan_jobs, plan_prompts
 
         sampler: Any = load_sampler(self.run_or_foundation, _device())
         own = {"images"} if self.images is None and getattr(sampler, "normals", None) is not None else set()
-        self._check_inputs(sampler.needs - own, "this generator")
+        captions = getattr(sampler, "captions", None)
+        self._check_inputs(sampler.needs - own, "this generator", captioned=bool(captions))
         if self.preset is not None:
             sampler = _with_options(sampler, self.preset)
         self._refuse_text_of_prompts()
@@ -155,11 +168,31 @@ class Sample(Verb):
         if self.masks is not None:
             masks = _masks(self.masks, self.mask_values)
             return sampler, plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
-        if prompts is None:
+        classes = getattr(sampler, "classes", BINARY)
+        if prompts is not None:
+            plan = plan_prompts(prompts, self.per_mask, self.seed, classes)
+            sampler.check(plan)
+            return sampler, plan
+        if not captions:
             raise InputError(f"{self.run_or_foundation}: nothing says what to sample; give --prompts")
-        return sampler, plan_prompts(prompts, self.per_mask, self.seed)
+        pairs = self._budget(captions)
+        dealt = [f"{label or 'no class'} {n}" for label, n in pairs.items()]
+        say(f"pairs by class: {', '.join(dealt)}")
+        return sampler, plan_captions(captions, pairs, self.seed, classes)
 
-    def _check_inputs(self, needs: frozenset[str], who: str) -> None:
+    def _budget(self, captions: Sequence[Caption]) -> Budget:
+        """How many pairs of each class to make from a generator's own captions."""
+        from morphogen.sampling.budgets import NONE, budget
+
+        words = self.balance or NONE
+        if words == NONE:
+            return budget([c.label for c in captions], words, self.n or self.per_mask * len(captions))
+        if self.n is not None or self.per_mask != 1:
+            extra = "--n" if self.n is not None else "--per-mask"
+            raise InputError(f"{extra}: --balance {words} says how many pairs there are; leave one of the two out")
+        return budget([c.label for c in captions], words)
+
+    def _check_inputs(self, needs: frozenset[str], who: str, captioned: bool = False) -> None:
         """Refuse a command that lacks something, or gives what would not be used.
 
         Raises:
@@ -175,6 +208,13 @@ class Sample(Verb):
         for option, given in (("transform", self.mask_transform != "identity"), ("values", bool(self.mask_values))):
             if given and self.masks is None:
                 raise InputError(f"--mask-{option}: {who} takes no masks for sampling; leave the option out")
+        for option in ("balance", "n"):
+            if getattr(self, option) is not None and (not captioned or self.prompts is not None):
+                why = "--prompts says what to make" if captioned else f"{who} has no captions of its own"
+                raise InputError(f"--{option}: {why}; leave the option out")
+        for option in ("per_mask", "n"):
+            if (value := getattr(self, option)) is not None and value < 1:
+                raise InputError(f"--{option.replace('_', '-')}: is {value}; give 1 or more")
 
     def _refuse_text_of_prompts(self) -> None:
         if self.prompts is not None and self.preset is not None and "text=" in self.preset:

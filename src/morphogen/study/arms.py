@@ -29,7 +29,8 @@ class Arm:
         control: The arm that it is compared with, or None for a baseline.
         network: Segmenter that takes the judge's place in this arm; its cells carry the judge's name.
         n: Synthetic pairs, the first accepted ones in the order of the plan; None for all.
-        sampling: Further options as (option, word), sorted: those of the generator that are for sampling alone.
+        sampling: Further options as (option, word), sorted: those of the generator that are for sampling alone, and
+            ``balance``.
     """
 
     name: str
@@ -65,6 +66,9 @@ ARMS: dict[str, Arm] = {
 
 DEFAULT_ARMS = ("real", "real-geo", "syn", "syn-geo", "duplicated")
 """`more-real` joins them where the data has enough annotated images outside the annotated ones of the study."""
+
+BALANCE = "balance"
+"""Option that is not the generator's: how its pairs are dealt among classes (`morphogen.sampling.budgets`)."""
 
 MAIN = "syn-geo"
 """The arm that the verdict speaks of is the first one with this base."""
@@ -107,6 +111,8 @@ def arm(name: str) -> Arm:
         option, sign, value = word.partition("=")
         if not (option and sign and value):
             raise InputError(f"--arms {name}: {word!r} is not option=value; write for example {base}+n=100")
+        if "/" in value:
+            raise InputError(f"--arms {name}: {value!r} holds a /, and arms are names of files; write it without")
         if (option := option.replace("-", "_")) in options:
             raise InputError(f"--arms {name}: gives {option} twice; give it once")
         options[option] = value

@@ -58,8 +58,7 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
     painted = {"synthetic", "autoencoded"}
     repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*arm(t.arm).parts}}
-    sampled = {label: len(_sampled(config, label, todo)) for label in repetitions}
-    pairs = sum(sampled[label] * candidates(config, r) for label, r in repetitions.items())
+    pairs = sum(candidates(bench, r, v) for label, r in repetitions.items() for v in _sampled(config, label, todo))
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     seconds += len(repetitions) * (_generator_seconds(config) * area + helper + SECONDS_OF_QUALITY)
     gates = helper * bool({*SEGMENTED} & {*config.gates}) + SECONDS_OF_COPIES * ("copies" in config.gates)

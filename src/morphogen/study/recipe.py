@@ -77,6 +77,10 @@ class StudyConfig:
     synthetic: int | None = None
     """Synthetic pairs to make in each repetition, of which gates and +n=K take; by default --per-mask for every
     annotated training pair. The masks are taken in a shuffled order, again and again."""
+    balance: str = "none"
+    """Classes of the synthetic pairs, for a generator that makes its own masks: none, in proportion to the training
+    images; largest, as many as fill every class up to the largest; N, up to N; or melanoma=100,nevus=20. An arm may
+    have its own (syn-geo+balance=largest)."""
     mask_transform: str = "random"
     """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
     prompt: str | None = None
@@ -143,6 +147,7 @@ class StudyConfig:
         for judge in self.judges if self.recipe else ():
             published(judge.partition("+")[0], 1)
         _ = self.tests
+        _check_balance(self)
         _refuse_twins(self, arms)
         if self.mask_values is not None:
             parse_mask_values(self.mask_values)
@@ -178,6 +183,8 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
         del values["mask_values"]  # a rule that is found belongs to the data
     if not config.gates:
         del values["gates"]  # cells that are older than gates have none
+    if config.balance == StudyConfig.balance:
+        del values["balance"]
     for name in ("synthetic", "recipe"):  # cells that are older know neither
         if values[name] is None:
             del values[name]
@@ -200,7 +207,7 @@ def refuse_other_study(config: StudyConfig) -> None:
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
         refuse_file(config.out)
         return
-    saved, wanted = {"gates": [], **load_study(saved_file)}, identity(config)
+    saved, wanted = {"gates": [], "balance": StudyConfig.balance, **load_study(saved_file)}, identity(config)
     for name, value in wanted.items():
         if name != "arms" and saved.get(name) != value:
             option = name.replace("_", "-")
@@ -242,6 +249,16 @@ def save_study(config: StudyConfig) -> None:
         values["arms"] += added
         values["added_arms"] = [*values.get("added_arms", ()), *added]
     write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _check_balance(config: StudyConfig) -> None:
+    from morphogen.sampling.budgets import NONE, check_balance
+    from morphogen.study.synthesis import makes_masks
+
+    check_balance(config.balance)
+    if config.balance != NONE and not makes_masks(config):
+        fault = f"{config.generator} paints the masks of the training pairs, whatever their classes"
+        raise InputError(f"--balance {config.balance}: {fault}; leave the option out")
 
 
 def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:

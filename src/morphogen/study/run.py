@@ -17,6 +17,7 @@ from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
 from morphogen.generators import GENERATORS
 from morphogen.progress import clock, say, track
+from morphogen.sampling.budgets import NONE
 from morphogen.sampling.gates import INTO_IMAGES, OWN_MASKS
 from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
 from morphogen.study.bench import Bench
@@ -28,6 +29,7 @@ from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
 from morphogen.study.splits import Repetition, Splits, frozen_splits, has_extra
 from morphogen.study.synthesis import (
     architecture_of,
+    balance_of,
     candidates,
     card_of,
     foundations,
@@ -36,6 +38,7 @@ from morphogen.study.synthesis import (
     own_resolution,
     paints_into_images,
     uses_foundation,
+    variant_of,
 )
 
 
@@ -146,6 +149,17 @@ def _refuse_for_generator(bench: Bench) -> None:
         if paints_into_images(bench.config):  # its prompts are no part of its training
             stated["prompt"] = bench.config.prompt
         GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings, **stated)
+        _refuse_for_balance(bench)
+
+
+def _refuse_for_balance(bench: Bench) -> None:
+    """Find now that the classes of a repetition cannot be balanced as an arm asks for."""
+    for repetition in bench.splits.repetitions:
+        for variant in variants(bench.config, bench.config.arms):
+            try:
+                candidates(bench, repetition, variant)
+            except InputError as error:
+                raise InputError(f"{repetition.label}: {error}") from None
 
 
 def refuse_leaks(bench: Bench) -> None:
@@ -255,6 +269,8 @@ def _length(config: StudyConfig) -> str:
 
 
 def _amount(config: StudyConfig) -> str:
+    if config.balance != StudyConfig.balance:
+        return f"synthetic pairs by --balance {config.balance}"
     if config.synthetic is None:
         return f"{config.per_mask} synthetic pair(s) per real one"
     return f"{config.synthetic} synthetic pairs a repetition"
@@ -262,9 +278,14 @@ def _amount(config: StudyConfig) -> str:
 
 def _scarce(bench: Bench) -> list[str]:
     """Arms that ask for more synthetic pairs than any repetition makes."""
-    most = max(candidates(bench.config, repetition) for repetition in bench.splits.repetitions)
-    short = [name for name in bench.config.arms if (arm(name).n or 0) > most]
-    return [f"{name}: {most} pairs are made, of which it takes all; give --synthetic" for name in short]
+    notes = []
+    for one in (one for one in map(arm, bench.config.arms) if one.n):
+        variant = variant_of(bench.config, one)
+        most = max(candidates(bench, repetition, variant) for repetition in bench.splits.repetitions)
+        if (one.n or 0) > most:
+            remedy = "give --synthetic" if balance_of(bench.config, variant) == NONE else "balance up to more"
+            notes.append(f"{one.name}: {most} pairs are made, of which it takes all; {remedy}")
+    return notes
 
 
 def _plan_result(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], cost: Estimate) -> dict[str, Any]:

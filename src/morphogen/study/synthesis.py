@@ -14,10 +14,11 @@ from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
+from morphogen.sampling.budgets import NONE, budget, check_balance, plan_captions
 from morphogen.sampling.manifest import MERGED, is_whole
 from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
 from morphogen.sampling.runner import run_jobs
-from morphogen.study.arms import OWN, Arm, Variant
+from morphogen.study.arms import BALANCE, OWN, Arm, Variant
 from morphogen.study.bench import Bench
 from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
@@ -67,9 +68,22 @@ def in_order_of_plan(pairs: Dataset) -> Dataset:
     return replace(pairs, records=tuple(pairs[i] for i in order))
 
 
-def candidates(config: StudyConfig, repetition: Repetition) -> int:
-    """Synthetic pairs to make in a repetition, by each way of sampling."""
+def candidates(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> int:
+    """Synthetic pairs to make in a repetition, by one way of sampling.
+
+    Raises:
+        InputError: Its classes cannot be balanced so.
+    """
+    config = bench.config
+    if (words := balance_of(config, variant)) != NONE:
+        labels = [record.label for record in bench.dataset.select(repetition.train)]
+        return sum(budget(labels, words).values())
     return config.per_mask * len(repetition.train) if config.synthetic is None else config.synthetic
+
+
+def balance_of(config: StudyConfig, variant: Variant) -> str:
+    """How the pairs are dealt among classes: as the variant says, else as the study does."""
+    return str(dict(variant.options).get(BALANCE, config.balance))
 
 
 def paints_into_images(config: StudyConfig) -> bool:
@@ -85,6 +99,8 @@ def makes_masks(config: StudyConfig) -> bool:
 def variant_of(config: StudyConfig, arm: Arm) -> Variant:
     """How the pairs of an arm are sampled; options with the generator's own values say nothing new.
 
+    ``balance`` is the study's, for generators that make masks for captions of their own.
+
     Raises:
         InputError: The generator has no such option for sampling, or the option no such value.
     """
@@ -92,16 +108,19 @@ def variant_of(config: StudyConfig, arm: Arm) -> Variant:
         return OWN
     entry, settings = GENERATORS[config.generator], generator_config(config, 0)
     kinds = {name: kind for name, kind in kinds_of(type(settings)).items() if name in entry.sampling}
+    kinds |= {BALANCE: str} if makes_masks(config) else {}
     if not kinds:
         raise InputError(f"--arms {arm.name}: {config.generator} has no options for sampling; give none but n")
     values = {
         option: read_value({"n": int, **kinds}, option, word, f"--arms {arm.base}") for option, word in arm.sampling
     }
+    check_balance(values.get(BALANCE, NONE), f"--arms {arm.name}: {BALANCE}")
     try:
-        replace(settings, **values)
+        replace(settings, **{name: value for name, value in values.items() if name != BALANCE})
     except InputError as error:
         raise InputError(f"--arms {arm.name}: {str(error).removeprefix('--')}") from None
-    return Variant(tuple((name, value) for name, value in values.items() if value != getattr(settings, name)))
+    own = {name: getattr(config if name == BALANCE else settings, name) for name in values}
+    return Variant(tuple((name, value) for name, value in values.items() if value != own[name]))
 
 
 def trained_generator(bench: Bench, repetition: Repetition) -> Path:
@@ -114,24 +133,27 @@ def trained_generator(bench: Bench, repetition: Repetition) -> Path:
 
 def _make(bench: Bench, repetition: Repetition, variant: Variant, folder: Path) -> None:
     sampler: Any = GENERATORS[bench.config.generator].load(trained_generator(bench, repetition), bench.config.device)
-    plan = _plan(bench, repetition, sampler)
-    if variant != OWN:
-        sampler = sampler.with_sampling(**dict(variant.options))
+    plan = _plan(bench, repetition, sampler, variant)
+    if options := {name: value for name, value in variant.options if name != BALANCE}:
+        sampler = sampler.with_sampling(**options)
     run_jobs(sampler, plan, folder)
 
 
-def _plan(bench: Bench, repetition: Repetition, sampler: Any) -> Plan:
-    """The pairs to make, the same ones however they are sampled."""
+def _plan(bench: Bench, repetition: Repetition, sampler: Any, variant: Variant) -> Plan:
+    """The pairs to make, the same ones however they are sampled; only their classes may be balanced otherwise."""
     config, train = bench.config, bench.dataset.select(repetition.train)
-    how, seed, prompt = config.mask_transform, repetition.seed, config.prompt
+    how, seed, prompt, n = config.mask_transform, repetition.seed, config.prompt, candidates(bench, repetition, variant)
+    if makes_masks(config):
+        pairs = budget([caption.label for caption in sampler.captions], balance_of(config, variant), n)
+        return plan_captions(sampler.captions, pairs, seed, bench.dataset.classes)
     if paints_into_images(config):
         from morphogen.sampling.into import plan_into
 
         lesions = train.where(lambda record: bool(native_mask(record, train).any()))  # what `plan_into` would refuse
-        return plan_into(lesions, sampler.normals, candidates(config, repetition), how, seed, prompt)
+        return plan_into(lesions, sampler.normals, n, how, seed, prompt)
     if config.synthetic is None:
         return plan_jobs(train, config.per_mask, how, seed, prompt, size=sampler.resolution)
-    return plan_cycle(train, config.synthetic, how, seed, prompt, size=sampler.resolution)
+    return plan_cycle(train, n, how, seed, prompt, size=sampler.resolution)
 
 
 def generator_run(bench: Bench, repetition: Repetition) -> Path:
