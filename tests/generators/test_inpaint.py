@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from generators.base import GeneratorTester
+from morphogen.data.grammar_files import as_yaml
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.prompts import Grammar, grammars
@@ -24,7 +25,6 @@ from morphogen.foundation.inpainting import widen
 from morphogen.foundation.model import Foundation
 from morphogen.generators import GENERATORS
 from morphogen.generators.inpaint import model
-from morphogen.generators.inpaint.artefact import _as_yaml
 from morphogen.generators.inpaint.config import PRESETS, SAMPLING, InpaintConfig, inpaint_config
 from morphogen.generators.inpaint.holes import elsewhere, feathered, grown, paste
 from morphogen.generators.inpaint.task import InpaintTask
@@ -262,7 +262,7 @@ class TestTraining:
 class TestGrammars:
     @pytest.mark.parametrize("name", grammars())
     def test_a_run_keeps_its_grammar(self, name: str, tmp_path: Path) -> None:
-        (tmp_path / "g.yaml").write_text(_as_yaml(Grammar.load(name)))
+        (tmp_path / "g.yaml").write_text(as_yaml(Grammar.load(name)))
         assert Grammar.load(tmp_path / "g.yaml") == Grammar.load(name)
 
     def test_auto_is_the_kind_that_the_images_are_taken_for(self, data: Dataset) -> None:
@@ -354,7 +354,7 @@ class TestRefusals:
     def test_a_grammar_with_words_that_the_foundation_does_not_know(
         self, foundation: Path, folders: Path, data: Dataset, tmp_path: Path
     ) -> None:
-        text = _as_yaml(Grammar.load("polyp"))
+        text = as_yaml(Grammar.load("polyp"))
         (tmp_path / "g.yaml").write_text(text.replace("normal mucosa", "healthy mucosa"))
         self.refused(data, f"{foundation}+grammar={tmp_path / 'g.yaml'}", "does not know 'healthy'", tmp_path)
         model.check(data, inpaint_config(str(folders / "sd9"), grammar=str(tmp_path / "g.yaml")))

@@ -23,10 +23,10 @@ from morphogen.errors import InputError
 from morphogen.foundation.halves import predict
 from morphogen.foundation.inpainting import widen
 from morphogen.foundation.lora import ATTENTION, lora_layers
+from morphogen.foundation.lora_files import DIFFUSERS, KOHYA, kohya_name
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import model
 from morphogen.generators.inpaint.config import InpaintConfig
-from morphogen.generators.inpaint.lora import DIFFUSERS, KOHYA, kohya_name
 from morphogen.generators.inpaint.task import InpaintTask
 from morphogen.training.task import Draw, Progress
 from small_foundations import perturb, small_foundation, small_tiny

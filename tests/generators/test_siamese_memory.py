@@ -21,10 +21,10 @@ from morphogen.foundation.model import Foundation
 from morphogen.generators.siamese import memory, model
 from morphogen.generators.siamese.config import SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
-from morphogen.generators.siamese.memory import LADDER, Need, fitted, need
+from morphogen.generators.siamese.memory import LADDER, fitted, need
 from morphogen.generators.siamese.step import Inputs, Weights, step_losses
 from morphogen.generators.siamese.trained import LORA_TARGETS, trained_networks
-from morphogen.training.memory import GB
+from morphogen.training.memory import GB, Need
 from small_foundations import perturb, small_tiny
 
 SD15_VAE = {

@@ -1,12 +1,16 @@
-"""From what the YAML file of a grammar holds to a `Grammar`, or to one line on what is wrong with it."""
+"""From what the YAML file of a grammar holds to a `Grammar`, or to one line on what is wrong with it; and back."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from morphogen.data.mask_words import RULES, Slot
 from morphogen.data.prompts import MAX_TOKENS, PART, Grammar, slots_of, tokens
@@ -37,6 +41,13 @@ def parse(raw: Any, path: Path) -> Grammar:
     if fault:
         raise InputError(f"{path}: {fault}")
     return grammar
+
+
+def as_yaml(grammar: Grammar) -> str:
+    """The file of a grammar, which `parse` makes the same one of: so a run needs no other folder to sample."""
+    raw = json.loads(json.dumps(asdict(grammar)))  # tuples to lists
+    raw["slots"] = {name: {k: v for k, v in slot.items() if v} for name, slot in raw["slots"].items()}
+    return yaml.safe_dump({k: v for k, v in raw.items() if v or k == "slots"}, sort_keys=False, allow_unicode=True)
 
 
 def _slot(raw: Mapping[str, Any]) -> Slot:

@@ -6,6 +6,7 @@ be painted), and the latent of the image with the hole blanked (C).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -27,14 +28,26 @@ def widen(foundation: Foundation) -> Foundation:
     foundation.refuse_other_inputs()
     old = foundation.unet
     channels = 2 * int(old.config.in_channels) + 1
-    weights = dict(old.state_dict())
-    narrow = weights["conv_in.weight"]
+    narrow = old.conv_in.weight.detach()
     wide = narrow.new_zeros(narrow.shape[0], channels, *narrow.shape[2:])
     wide[:, : narrow.shape[1]] = narrow
+    unet = rebuilt(old, {"conv_in.weight": wide}, in_channels=channels)
+    return replace(foundation, unet=unet, folder=None)
+
+
+def rebuilt(unet: UNet2DConditionModel, changed: Mapping[str, Tensor], **config: int) -> UNet2DConditionModel:
+    """A U-Net of another config, frozen: weights that are not `changed` are those of `unet`, in place and not copied.
+
+    Args:
+        unet: The old one.
+        changed: New weights, by name.
+        **config: What changes of its config.
+    """
+    said = {name: value for name, value in unet.config.items() if name != "_use_default_values"}  # which would win
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config({**old.config, "in_channels": channels})
-    unet.load_state_dict({**weights, "conv_in.weight": wide}, assign=True)
-    return replace(foundation, unet=unet.eval().requires_grad_(False), folder=None)
+        new: UNet2DConditionModel = UNet2DConditionModel.from_config({**said, **config})
+    new.load_state_dict({**unet.state_dict(), **changed}, assign=True)
+    return new.eval().requires_grad_(False)
 
 
 def blanked(x: Tensor, hole: Tensor) -> Tensor:

@@ -84,11 +84,15 @@ def build_bank(foundation: Foundation, items: Sequence[Item], cache: Path | None
     """Encode `items`, or read their latents from the folder `cache` where they have been encoded before."""
     captions = [item.captions(seed) for seed, item in enumerate(items)]
     foundation.check_prompts([text for texts in captions for text in texts])
-    images = np.stack([item.image for item in items])
+    return LatentBank(*posteriors(foundation, np.stack([item.image for item in items]), cache), captions)
+
+
+def posteriors(foundation: Foundation, images: NDArray[np.uint8], cache: Path | None = None) -> tuple[Tensor, Tensor]:
+    """Means and deviations (N, C, h, w) of the scaled latents of images (N, 3, R, R), on the CPU."""
     scale, shift = foundation.vae.config.scaling_factor, float(foundation.vae.config.get("shift_factor") or 0.0)
     content = (f"latents {scale} {shift}", foundation.vae, images)
     made = cached(cache, content, lambda: _encode(foundation, images, scale, shift))
-    return LatentBank(made["mean"], made["std"], captions)
+    return made["mean"], made["std"]
 
 
 @torch.no_grad()

@@ -9,6 +9,8 @@ from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The projections of every attention layer, by the ends of their names."""
+FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+"""The two layers of every transformer block's feed-forward part."""
 
 
 def add_lora(module: nn.Module, targets: Sequence[str], rank: int, alpha: float, gaussian: bool = False) -> None:
@@ -35,6 +37,16 @@ def lora_layers(module: nn.Module) -> dict[str, Any]:
     from peft.tuners.lora import LoraLayer
 
     return {name: child for name, child in module.named_modules() if isinstance(child, LoraLayer)}
+
+
+def lora_modules(module: nn.Module) -> nn.ModuleDict:
+    """The updates alone, A and B by the name of their layer (dots as hyphens); they share their parameters with it."""
+    return nn.ModuleDict(
+        {
+            name.replace(".", "-"): nn.ModuleList([layer.lora_A["default"], layer.lora_B["default"]])
+            for name, layer in lora_layers(module).items()
+        }
+    )
 
 
 def merge_lora(modules: nn.Module) -> None:

@@ -245,6 +245,12 @@ class Foundation:
         pooled = outputs[1].text_embeds * said[:, None]
         return Conditioning(states * said[:, None, None], pooled, time_ids.expand(len(prompts), -1))
 
+    def told(self, prompts: Sequence[str], size: int | None = None) -> Conditioning:
+        """As `conditioning`; equal texts are encoded once."""
+        distinct = list(dict.fromkeys(prompts))
+        index = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
+        return self.conditioning(distinct, size).rows(index)
+
     def tokens(self, prompts: Sequence[str]) -> list[Tensor]:
         """(B, L) token ids for each text encoder, padded and cut to its length."""
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,20 @@ from torch.utils._pytree import tree_leaves
 GB = 1e9
 USABLE, CONTEXT = 0.92, 0.8 * GB
 """Share of a device's memory that fragments leave, and what the driver's context takes of a GPU."""
+BYTES_A_MOMENT = {"adamw": 8.0, "adamw8bit": 2.03}
+"""Of AdamW's two moments, per trained parameter; in 8 bits with a scale for each block of 256."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of memory: for one row, and for each further one."""
+
+    first: float
+    further: float
+
+    def rows(self, memory: float) -> int:
+        """How many rows fit."""
+        return 0 if self.first > memory else 1 + int((memory - self.first) / self.further)
 
 
 class PeakMemory(TorchDispatchMode):

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 
+from morphogen.data.grammar_files import as_yaml
 from morphogen.data.prompts import Grammar
 from morphogen.errors import InputError
 from morphogen.foundation.identity import files_hash, weights_hash
 from morphogen.foundation.lora import merge_lora
+from morphogen.foundation.lora_files import merge_saved_lora, save_lora, updated_folder
 from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.inpaint.config import InpaintConfig
-from morphogen.generators.inpaint.lora import merge_saved_lora, save_lora
 
 if TYPE_CHECKING:
     from morphogen.generators.inpaint.task import InpaintTask
@@ -66,7 +66,7 @@ def save(folder: Path, task: InpaintTask) -> None:
     else:
         info = {"weights": weights_hash(find_folder(config.foundation))}
     facts = {"generator": config.method, "classes": task.data.classes, "counts": task.data.counts, **info}
-    (folder / GRAMMAR).write_text(_as_yaml(task.data.grammar), encoding="utf-8")
+    (folder / GRAMMAR).write_text(as_yaml(task.data.grammar), encoding="utf-8")
     (folder / INFO).write_text(json.dumps({**facts, "config": asdict(config)}, indent=1) + "\n")
 
 
@@ -89,24 +89,8 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
     return Trained(foundation, config, Grammar.load(folder / GRAMMAR), content, classes, counts)
 
 
-def _as_yaml(grammar: Grammar) -> str:
-    """The file of a grammar, so that a run needs no other folder to sample."""
-    raw = json.loads(json.dumps(asdict(grammar)))  # tuples to lists
-    raw["slots"] = {name: {k: v for k, v in slot.items() if v} for name, slot in raw["slots"].items()}
-    return yaml.safe_dump({k: v for k, v in raw.items() if v or k == "slots"}, sort_keys=False, allow_unicode=True)
-
-
 def _updated(folder: Path, config: InpaintConfig, weights: str, device: str | torch.device) -> Foundation:
     """The foundation that a run updated, with the updates in it."""
-    try:
-        base = find_folder(config.foundation)
-    except InputError as error:
-        raise InputError(f"{folder}: holds low-rank updates of a foundation that is not there: {error}") from error
-    if weights_hash(base) != weights:
-        raise InputError(
-            f"{folder}: holds low-rank updates of other weights than those in {config.foundation}; put the ones back "
-            "that it was trained on, or train it again"
-        )
-    foundation = Foundation.load(base, device)
+    foundation = Foundation.load(updated_folder(folder, config.foundation, weights), device)
     merge_saved_lora(folder / LORA, foundation.unet, config.lora_rank, config.lora_alpha)
     return foundation

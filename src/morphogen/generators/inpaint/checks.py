@@ -1,9 +1,7 @@
-"""What the generator refuses of a foundation and of a grammar, before any work."""
+"""What the generator refuses of a foundation, before any work."""
 
 from __future__ import annotations
 
-from morphogen.data.mask_words import choices
-from morphogen.data.prompts import Grammar
 from morphogen.errors import InputError
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint.config import InpaintConfig
@@ -38,17 +36,3 @@ def refuse_other_channels(foundation: Foundation, config: InpaintConfig) -> None
             f"{foundation.source}: its U-Net reads {channels} channels, not the {2 * latent + 1} of one for "
             f"inpainting (noise, hole, image around it); give an inpainting folder{widening}"
         )
-
-
-def check_grammar(foundation: Foundation, grammar: Grammar) -> None:
-    """Refuse a grammar whose sentences the foundation cannot read, as far as they can be known beforehand.
-
-    Raises:
-        InputError: A word is unknown, or a sentence too long.
-    """
-    if vocabulary := foundation.card.get("vocabulary"):
-        unknown = ", ".join(map(repr, sorted(grammar.vocabulary.difference(vocabulary))))
-        if unknown:
-            raise InputError(f"grammar {grammar.name}: {foundation.source} does not know {unknown}; use other words")
-    longest = {name: max(choices(slot), key=len, default="") for name, slot in grammar.slots.items()}
-    foundation.check_lengths([grammar.empty, grammar.unknown, grammar.compose({**grammar.defaults, **longest})])

@@ -18,10 +18,11 @@ from morphogen.foundation.cache import cache_of, forget
 from morphogen.foundation.fit_prompt import pick_grammar
 from morphogen.foundation.images import turned
 from morphogen.foundation.inpainting import widen
+from morphogen.foundation.known_words import check_grammar
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import artefact
-from morphogen.generators.inpaint.checks import check_grammar, refuse_other_channels, refuse_other_layout
+from morphogen.generators.inpaint.checks import refuse_other_channels, refuse_other_layout
 from morphogen.generators.inpaint.config import SAMPLING, InpaintConfig, inpaint_config
 from morphogen.generators.inpaint.holes import feather_of, grown
 from morphogen.generators.inpaint.normals import check_normals, make_normals

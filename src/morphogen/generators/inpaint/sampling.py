@@ -74,10 +74,10 @@ def latents(
     if config.strength < 1 or config.keep_known:
         z_I = torch.cat([foundation.encode(x[k]) for k in rows])
         start = Start(z_I, config.strength, 1 - given[:, :1] if config.keep_known else None)
-    cond = _unique(foundation, prompts, side)
+    cond = foundation.told(prompts, side)
     both = config.guidance != 1 and any(prompts)  # without any words the two predictions are one
     if both:
-        cond = Conditioning.cat([cond, _unique(foundation, [""] * len(prompts), side)])
+        cond = Conditioning.cat([cond, foundation.told([""] * len(prompts), side)])
     decoder = DecoderHalf(foundation.unet)
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
@@ -96,10 +96,3 @@ def autoencode(foundation: Foundation, scene: Scene) -> NDArray[np.uint8]:
     x = to_signed(scene.images.transpose(0, 3, 1, 2)).to(foundation.device)
     made = torch.cat([foundation.autoencode(part) for part in x.split(scene.at_once)])
     return to_bytes(made).transpose(0, 2, 3, 1)
-
-
-def _unique(foundation: Foundation, prompts: Sequence[str], size: int) -> Conditioning:
-    """Conditioning of each prompt for images of `size` px; equal texts are encoded once."""
-    distinct = list(dict.fromkeys(prompts))
-    index = torch.tensor([distinct.index(prompt) for prompt in prompts], device=foundation.device)
-    return foundation.conditioning(distinct, size).rows(index)

@@ -18,7 +18,7 @@ from morphogen.foundation.halves import predict
 from morphogen.foundation.images import to_signed
 from morphogen.foundation.inpainting import around
 from morphogen.foundation.latents import LatentBank, encode_texts
-from morphogen.foundation.lora import ATTENTION, add_lora, lora_layers
+from morphogen.foundation.lora import ATTENTION, add_lora, lora_modules
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint.config import InpaintConfig
 from morphogen.generators.inpaint.holes import elsewhere, paste
@@ -210,11 +210,7 @@ def trained_modules(foundation: Foundation, config: InpaintConfig, widened: bool
         modules.requires_grad_(True)
     else:
         add_lora(unet, ATTENTION, config.lora_rank, config.lora_alpha, gaussian=True)
-        parts = {
-            name.replace(".", "-"): nn.ModuleList([layer.lora_A["default"], layer.lora_B["default"]])
-            for name, layer in lora_layers(unet).items()
-        }
-        modules = nn.ModuleDict(parts)
+        modules = lora_modules(unet)
         if widened:
             modules["conv_in"] = unet.conv_in.requires_grad_(True)
     if config.mixed_precision != "no":  # where half-precision convolutions are faster in this layout

@@ -7,9 +7,9 @@ import torch
 from morphogen.data.prompts import Grammar
 from morphogen.errors import InputError
 from morphogen.foundation.identity import weights_hash
+from morphogen.foundation.known_words import check_grammar
 from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.inpaint.artefact import Trained
-from morphogen.generators.inpaint.checks import check_grammar
 from morphogen.generators.inpaint.config import SAMPLING, inpaint_config
 from morphogen.generators.inpaint.sampler import InpaintSampler
 

@@ -24,12 +24,8 @@ from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Inputs, Weights, step_losses
 from morphogen.generators.siamese.trained import trained_networks
 from morphogen.progress import say
-from morphogen.training.memory import GB, peak_of_step, usable_memory, without_content
+from morphogen.training.memory import BYTES_A_MOMENT, GB, Need, peak_of_step, usable_memory, without_content
 from morphogen.training.processes import processes
-
-BYTES_A_MOMENT = {"adamw": 8.0, "adamw8bit": 2.03}
-"""Of AdamW's two moments, per trained parameter; in 8 bits with a scale for each block of 256."""
-
 
 RECORD = "memory.json"
 """In the run's folder: the departure that it was begun with."""
@@ -51,18 +47,6 @@ LADDER = (
     Departure("LoRA", {"tuning": "lora", "optimizer": "adamw"}),
 )
 """Tried in this order; what is not `auto` in the settings stays as it is."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """Bytes of memory: for one row, and for each further one."""
-
-    first: float
-    further: float
-
-    def rows(self, memory: float) -> int:
-        """How many rows fit."""
-        return 0 if self.first > memory else 1 + int((memory - self.first) / self.further)
 
 
 def need(foundation: Foundation, config: SiameseConfig, side: int) -> Need:

@@ -47,10 +47,10 @@ def sample_images(
     foundation, device = nets.foundation, nets.foundation.device
     n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
     embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps
-    cond = _unique(nets, prompts, masks.shape[1])
+    cond = foundation.told(prompts, masks.shape[1])
     both = config.guidance != 1
     if both:
-        cond = Conditioning.cat([cond, _unique(nets, [""] * n, masks.shape[1])])
+        cond = Conditioning.cat([cond, foundation.told([""] * n, masks.shape[1])])
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
         c = nets.controlnet.residuals(z, t, cond, embedded)
@@ -64,10 +64,3 @@ def sample_images(
     z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)
     parts = z0.split(max(1, DECODED // masks[0].size))
     return to_bytes(torch.cat([foundation.decode(part) for part in parts])).transpose(0, 2, 3, 1)
-
-
-def _unique(nets: Networks, prompts: Sequence[str], size: int) -> Conditioning:
-    """Conditioning of each prompt for images of `size` px; equal texts are encoded once."""
-    distinct = list(dict.fromkeys(prompts))
-    index = torch.tensor([distinct.index(prompt) for prompt in prompts], device=nets.foundation.device)
-    return nets.foundation.conditioning(distinct, size).rows(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,13 +14,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from morphogen.errors import InputError
+from morphogen.foundation.identity import weights_hash
 from morphogen.foundation.lora import ATTENTION, add_lora, lora_layers, merge_lora
+from morphogen.foundation.model import find_folder
 
 DIFFUSERS = "pytorch_lora_weights.safetensors"
 KOHYA = "kohya.safetensors"
 
 
-def save_lora(folder: Path, unet: UNet2DConditionModel, rank: int, alpha: float, xl: bool) -> None:
+def save_lora(
+    folder: Path,
+    unet: UNet2DConditionModel,
+    rank: int,
+    alpha: float,
+    xl: bool,
+    targets: Sequence[str] = ATTENTION,
+) -> None:
     """Write the updates of a U-Net that has them, twice.
 
     ``pipeline.load_lora_weights`` of diffusers reads either file. kohya's scripts train SDXL in its original layout, so
@@ -30,6 +40,7 @@ def save_lora(folder: Path, unet: UNet2DConditionModel, rank: int, alpha: float,
         unet: A U-Net with updates.
         rank, alpha: Of the updates.
         xl: The U-Net is SDXL's.
+        targets: Ends of the names of the layers that have them.
     """
     folder.mkdir(exist_ok=True)
     ours: dict[str, Tensor] = {}
@@ -39,7 +50,7 @@ def save_lora(folder: Path, unet: UNet2DConditionModel, rank: int, alpha: float,
         ours |= {f"unet.{name}.lora_A.weight": a, f"unet.{name}.lora_B.weight": b}
         other = kohya_name(name, int(unet.config.layers_per_block) if xl else None)
         theirs |= {f"{other}.lora_down.weight": a, f"{other}.lora_up.weight": b, f"{other}.alpha": torch.tensor(alpha)}
-    facts = {"unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": list(ATTENTION)}
+    facts = {"unet.r": rank, "unet.lora_alpha": alpha, "unet.target_modules": list(targets)}
     about = {"format": "pt", "lora_adapter_metadata": json.dumps(facts, indent=2, sort_keys=True)}
     save_file(ours, folder / DIFFUSERS, metadata=about)
     said = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
@@ -65,14 +76,21 @@ def kohya_name(name: str, layers_per_block: int | None) -> str:
     return "lora_unet_" + name.replace(".", "_")
 
 
-def merge_saved_lora(folder: Path, unet: UNet2DConditionModel, rank: int, alpha: float) -> None:
+def merge_saved_lora(
+    folder: Path, unet: UNet2DConditionModel, rank: int, alpha: float, targets: Sequence[str] = ATTENTION
+) -> None:
     """Add the updates of a file that `save_lora` wrote to the weights of a U-Net, in place.
+
+    Args:
+        folder: That `save_lora` wrote to.
+        unet: A U-Net without updates.
+        rank, alpha, targets: Of the updates.
 
     Raises:
         InputError: The file is missing or damaged, or not of this U-Net.
     """
     path = folder / DIFFUSERS
-    add_lora(unet, ATTENTION, rank, alpha)
+    add_lora(unet, targets, rank, alpha)
     try:
         tensors = load_file(path)
         for name, layer in lora_layers(unet).items():
@@ -82,3 +100,26 @@ def merge_saved_lora(folder: Path, unet: UNet2DConditionModel, rank: int, alpha:
         raise InputError(f"{path}: does not hold the updates of this U-Net ({error}); train it again") from error
     merge_lora(unet)
     unet.eval().requires_grad_(False)
+
+
+def updated_folder(run: Path, name: str, weights: str) -> Path:
+    """The folder of the foundation that a run holds updates of.
+
+    Args:
+        run: Named in the error.
+        name: What the run was told to train on.
+        weights: `weights_hash` of it at that time.
+
+    Raises:
+        InputError: It is gone, or another one.
+    """
+    try:
+        base = find_folder(name)
+    except InputError as error:
+        raise InputError(f"{run}: holds low-rank updates of a foundation that is not there: {error}") from error
+    if weights_hash(base) != weights:
+        raise InputError(
+            f"{run}: holds low-rank updates of other weights than those in {name}; put the ones back "
+            "that it was trained on, or train it again"
+        )
+    return base
