@@ -46,7 +46,7 @@ def task(labels: int | list[str] = 4, **changes: object) -> ClassifierTask:
 
 def drawn(made: ClassifierTask, n: int = 4000) -> Counter[str]:
     """The classes of n draws, as the loop makes them."""
-    items = [made.item(Draw(i % len(made), 1000 + i)) for i in range(n)]
+    items = [made.balance.item(Draw(i % len(made), 1000 + i)) for i in range(n)]
     return Counter(made.classes[made.labels[i]] for i in items)
 
 
@@ -72,7 +72,7 @@ class TestBatch:
 class TestBalance:
     def test_zero_takes_every_record_as_it_comes(self) -> None:
         made = task(UNEVEN)
-        assert [made.item(Draw(i, 99 + i)) for i in range(10)] == list(range(10))
+        assert [made.balance.item(Draw(i, 99 + i)) for i in range(10)] == list(range(10))
 
     @pytest.mark.parametrize(("exponent", "share"), [(1.0, 0.5), (0.5, 1 / 3)])
     def test_shares_of_classes(self, exponent: float, share: float) -> None:
@@ -82,13 +82,14 @@ class TestBalance:
 
     def test_every_record_of_a_class_is_drawn(self) -> None:
         made = task(UNEVEN, balance=1.0)
-        counts = Counter(made.item(Draw(0, seed)) for seed in range(2000))
+        counts = Counter(made.balance.item(Draw(0, seed)) for seed in range(2000))
         assert counts.keys() == set(range(10))
         assert all(abs(counts[i] - 500) < 80 for i in (8, 9))
 
     def test_draw_is_a_function_of_its_seed_alone(self) -> None:
         made = task(UNEVEN, balance=1.0)
-        assert made.item(Draw(0, 5)) == made.item(Draw(7, 5)) == task(UNEVEN, balance=1.0).item(Draw(3, 5))
+        other = task(UNEVEN, balance=1.0).balance.item(Draw(3, 5))
+        assert made.balance.item(Draw(0, 5)) == made.balance.item(Draw(7, 5)) == other
 
 
 class TestLoss:

@@ -19,9 +19,10 @@ from morphogen.classifiers.labels import class_ids, classes_of
 from morphogen.classifiers.predictor import PREDICTIONS, probabilities_of, save_classifier, write_predictions
 from morphogen.data.augment import affine_maps, warp_pairs
 from morphogen.metrics.classification import METRICS
+from morphogen.training.balance import Balance
 from morphogen.training.loop import fit
 from morphogen.training.net_files import to_input
-from morphogen.training.rng import numpy_rng, seed_of
+from morphogen.training.rng import seed_of
 from morphogen.training.supervised import Source, digest, one_resolution, parameter_groups
 from morphogen.training.task import Batch, Draw, Phase, Progress
 
@@ -63,10 +64,8 @@ class ClassifierTask:
         self.items = [(source, i) for source in train for i in range(len(source))]
         self.labels = np.array([k for source in train for k in class_ids(source.dataset, self.classes)])
         self.truth = np.array(class_ids(val.dataset, self.classes), dtype=np.int64)
-        self.members = [np.flatnonzero(self.labels == k) for k in range(len(self.classes))]
-        counts = np.array([len(members) for members in self.members], dtype=np.float64)
-        shares = counts ** (1 - config.balance)
-        self.shares = shares / shares.sum()
+        self.balance = Balance(self.labels.tolist(), config.balance)
+        counts = np.bincount(self.labels, minlength=len(self.classes)).astype(np.float64)
         self.weights = torch.tensor((counts.sum() / (len(counts) * counts)) ** config.weighting, dtype=torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "classifier", name))
@@ -91,21 +90,9 @@ class ClassifierTask:
             )
         ]
 
-    def item(self, draw: Draw) -> int:
-        """Which training item a draw takes.
-
-        As the loop walks through them where sampling is not balanced; else a class by its share, then one of its
-        items, both by the draw's seed alone.
-        """
-        if not self.config.balance:
-            return draw.index
-        rng = numpy_rng(draw.seed, "class balance")
-        members = self.members[int(rng.choice(len(self.classes), p=self.shares))]
-        return int(members[rng.integers(len(members))])
-
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """The images of `draws`: image (B, 3, R, R) in [-1, 1], label (B,) int64, seed (B,) int64."""
-        chosen = [self.item(draw) for draw in draws]
+        chosen = [self.balance.item(draw) for draw in draws]
         images = to_input(np.stack([source.image(i) for source, i in (self.items[k] for k in chosen)]))
         seeds = torch.tensor([draw.seed for draw in draws])
         if self.config.augmentation == "geometric":
