@@ -1,8 +1,8 @@
 """Whether an image autoencoder can hold masks, and training of its decoder where it cannot.
 
-What the latent segmenter can reach at most is the Dice of D(E(y)), its oracle. The decoder learns to paint the colours
-of `labels.py`, from latents that are a little wrong too, as a denoiser's are. Where that is not enough, as with several
-classes, whose colours no image had, the encoder learns with it.
+What a method that works in its latents can reach at most is the Dice of D(E(y)), the oracle. The decoder learns to
+paint the colours of `labels.py`, from latents that are a little wrong too, as a denoiser's are. Where that is not
+enough, as with several classes, whose colours no image had, the encoder learns with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.progress import say
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.latent.labels import distances, picture
-from morphogen.segmenters.latent.model import LatentSegmenter
+from morphogen.segmenters.latent.mask_latents import MaskLatents
 from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
 from morphogen.training.loop import fit
 from morphogen.training.rng import normal, seed_of, uniform
@@ -43,17 +43,28 @@ _NOISE = 0.2
 
 
 def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> None:
-    """Sets the scale of the latents; trains the autoencoder in ``out/mask_autoencoder`` where its oracle is too low.
+    """`hold_masks` for the latent segmenter.
 
     Args:
-        net: `AnySize` around a `LatentSegmenter`; its notes get ``oracle_dice`` per class and mean.
+        net: `AnySize` around a `LatentSegmenter`.
         train: Sources of training pairs.
-        config: `SegmenterConfig`: its seed, and in what precision and parts the decoder trains.
+        config: `SegmenterConfig`.
         out: The run's folder.
     """
     assert isinstance(net, AnySize)
-    assert isinstance(net.net, LatentSegmenter)
-    latent, masks = net.net, Masks(train)
+    assert isinstance(net.net, MaskLatents)
+    hold_masks(net.net, Masks(train), config, out)
+
+
+def hold_masks(latent: MaskLatents, masks: Masks, config: Any, out: Path) -> None:
+    """Sets the scale of the latents; trains the autoencoder in ``out/mask_autoencoder`` where its oracle is too low.
+
+    Args:
+        latent: Its notes get ``oracle_dice`` per class and mean.
+        masks: What on.
+        config: Its seed, and in what precision and parts the decoder trains.
+        out: The run's folder.
+    """
     some = masks.first(_MANY)
     latent.scale.copy_(1 / encoded_std(latent, some))
     found = oracle_dice(latent, some)
@@ -70,7 +81,7 @@ def prepare(net: nn.Module, train: Sequence[Any], config: Any, out: Path) -> Non
     latent.notes["oracle_dice"] = {"mean": _mean(found), "per_class": found, "before": before}
 
 
-def _train(net: LatentSegmenter, masks: Masks, config: Any, folder: Path, turn: int) -> None:
+def _train(net: MaskLatents, masks: Masks, config: Any, folder: Path, turn: int) -> None:
     task = MaskAutoencoderTask(net, masks, whole=turn > 0)
     loop = LoopConfig(
         max_train_steps=_STEPS * 2**turn, train_batch_size=_BATCH, seed=seed_of(config.seed, "mask autoencoder", turn),
@@ -90,7 +101,7 @@ def _short(mean: float) -> str:
 
 
 @torch.no_grad()
-def encoded_std(net: LatentSegmenter, masks: Tensor) -> Tensor:
+def encoded_std(net: MaskLatents, masks: Tensor) -> Tensor:
     """Standard deviation of the unscaled latents of (N, H, W) masks."""
     device = net.scale.device
     unscaled = [net.encode_mask(part.to(device)).cpu() / net.scale.cpu() for part in masks.split(32)]
@@ -98,7 +109,7 @@ def encoded_std(net: LatentSegmenter, masks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def oracle_dice(net: LatentSegmenter, masks: Tensor) -> list[float]:
+def oracle_dice(net: MaskLatents, masks: Tensor) -> list[float]:
     """Dice of D(E(y)) for each foreground class, averaged over the masks that hold the class.
 
     Args:
@@ -145,7 +156,7 @@ class MaskAutoencoderTask:
         whole: Train the encoder too.
     """
 
-    def __init__(self, net: LatentSegmenter, masks: Masks, whole: bool = False) -> None:
+    def __init__(self, net: MaskLatents, masks: Masks, whole: bool = False) -> None:
         self.net, self.masks, self.whole = net, masks, whole
         vae: Any = net.autoencoder
         parts = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}

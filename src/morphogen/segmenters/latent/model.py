@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.latent.align import Alignment
 from morphogen.segmenters.latent.config import LatentConfig, T, refuse_sampling
-from morphogen.segmenters.latent.labels import colours, distances, logits, picture
+from morphogen.segmenters.latent.labels import colours, distances
+from morphogen.segmenters.latent.mask_latents import MaskLatents
 from morphogen.segmenters.latent.networks import (
     denoiser_folder,
     empty_prompt,
@@ -61,15 +62,13 @@ class Prediction:
         return Prediction(*(part[..., :height, :width] for part in (self.probabilities, self.std, self.entropy)))
 
 
-class LatentSegmenter(nn.Module):
+class LatentSegmenter(MaskLatents):
     """A frozen mask autoencoder, a vision encoder, and a denoiser that reads [noisy mask latent, tau(image)]."""
 
     takes_seeds = True
     whole_cells = True
     not_saved = ("alignment",)
 
-    scale: Tensor
-    palette: Tensor
     abar: Tensor
     noise: Tensor
 
@@ -87,20 +86,16 @@ class LatentSegmenter(nn.Module):
             denoiser: Takes the channels of a latent and of tau, and gives those of a latent.
             prompt: What it is told in place of a text, by name; empty for one without text.
         """
-        super().__init__()
+        super().__init__(n_classes, autoencoder)
         self.config = config
-        self.autoencoder = autoencoder.requires_grad_(False)
         self.vision = vision.requires_grad_(True)
         self.denoiser = denoiser.requires_grad_(True)
         self.prompt_names = tuple(prompt)
         self.alignment: Alignment | None = None
-        self.notes: dict[str, Any] = {}
         self.channels: int = autoencoder.config.latent_channels
         with torch.device("cpu"):
             for name, value in prompt.items():
                 self.register_buffer(f"prompt_{name}", value)
-            self.register_buffer("scale", torch.tensor(float(autoencoder.config.scaling_factor)))
-            self.register_buffer("palette", colours(n_classes), persistent=False)
             self.register_buffer("abar", alphas_cumprod().float(), persistent=False)
             self.register_buffer("noise", self._members(config.ensemble, config.seed), persistent=False)
 
@@ -109,28 +104,6 @@ class LatentSegmenter(nn.Module):
         """Height and width must be multiples of this: whole cells at every level of the denoiser, and tau's own."""
         levels: Any = self.denoiser.down_blocks
         return math.lcm(_factor(self.autoencoder) * 2 ** (len(levels) - 1), self.vision.multiple)
-
-    # ---- masks and latents ----
-
-    def encode_mask(self, mask: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """z0 = s E(picture of the mask): a posterior sample by `seeds`, else its mode.
-
-        Args:
-            mask: (B, H, W) int64 class ids.
-            seeds: (B,) int64.
-
-        Returns:
-            (B, z, H / f, W / f).
-        """
-        posterior = self.autoencoder.encode(picture(mask, self.palette)).latent_dist
-        z = posterior.mean
-        if seeds is not None:
-            z = z + posterior.std * normal(seeds.cpu(), z.shape[1:], "posterior").to(z)
-        return self.scale * z
-
-    def decode(self, z0: Tensor) -> Tensor:
-        """(B, z, h, w) scaled latents -> (B, K, f h, f w) logits."""
-        return logits(self.autoencoder.decode(z0 / self.scale).sample, self.palette)
 
     # ---- training ----
 
@@ -180,7 +153,7 @@ class LatentSegmenter(nn.Module):
 
     def _pixel_losses(self, direct: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and soft Dice of the decoded estimate, read by distance, which has a gradient everywhere."""
-        decoded = distances(self.autoencoder.decode(direct / self.scale).sample.float(), self.palette)
+        decoded = distances(self.decoded(direct).float(), self.palette)
         parts = {"cross_entropy": cross_entropy(decoded, mask), "dice": soft_dice_loss(decoded, mask)}
         return {name: self.config.pixel_weight * loss for name, loss in parts.items()}
 
