@@ -112,6 +112,13 @@ _ENTRIES = (
         needs=frozenset({"masks", "images"}),
         module="morphogen.generators.inpaint.model",
     ),
+    GeneratorEntry(
+        name="dual",
+        summary="makes image and mask together of words, as one latent",
+        source="after Xu, SkinDualGen, 2025, arXiv 2507.19970",
+        needs=frozenset(),
+        module="morphogen.generators.dual.model",
+    ),
 )
 GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}
 

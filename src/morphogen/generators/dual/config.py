@@ -1,0 +1,206 @@
+"""Settings of the dual generator, and its presets: `tiny`, Stable Diffusion 2, LoRA, and the canvas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from morphogen.errors import InputError
+from morphogen.generators.presets import preset_values
+from morphogen.words import kinds_of
+
+SAMPLING = ("guidance", "sampling_steps", "solver")
+"""Options that are for sampling alone: one trained generator serves all their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualConfig:
+    """How to train and sample the dual generator. The defaults are those of `tiny`."""
+
+    method: ClassVar[str] = "dual"
+    """Name in the table of generators."""
+
+    foundation: str = "tiny"
+    """tiny, sd15, a diffusers folder of a text-to-image model with latents of 4 channels, or a hub id
+    (owner/name@revision)."""
+    layout: str = "joint"
+    """joint: the latents of image and mask lie in the channels of one latent, and the U-Net's first and last layer are
+    widened from 4 to 8 channels. canvas: they lie side by side, image left, and the U-Net stays as it is."""
+    adapt_steps: int | None = None
+    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
+    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
+    denoiser where the images are far from what it was made of."""
+    tuning: str = "full"
+    """What trains: full (the whole U-Net) or lora (low-rank updates, beside which the widened layers train whole)."""
+    lora_rank: int = 32
+    """Rank of the low-rank updates."""
+    lora_alpha: float = 32.0
+    """Their scale is lora_alpha / lora_rank."""
+    lora_targets: str = "attention"
+    """Layers that have them: attention, or attention-ff (the feed-forward layers behind it, too)."""
+    grammar: str = "auto"
+    """How images are put into words: polyp, skin, generic, a YAML file, or auto (the one that knows the classes, else
+    the one that fits the images)."""
+    image_weight: float = 1.0
+    """Weight of the image half's diffusion loss. Of all weights, 0 switches the term and its cost off."""
+    mask_weight: float = 1.0
+    """Weight of the mask half's diffusion loss."""
+    dice_weight: float = 0.5
+    """Weight of 1 - Dice of the decoded mask estimate, below t = pixel_below."""
+    bce_weight: float = 0.5
+    """Weight of its binary cross-entropy, there."""
+    align_weight: float = 0.1
+    """Weight of 1 - Dice of the mask estimate and what a small segmenter sees in the image estimate."""
+    min_snr: float = 5.0
+    """gamma of min-SNR weighting in both diffusion losses; 0 for none."""
+    pixel_below: int = 400
+    """Timestep below which the mask estimate is decoded for Dice and cross-entropy."""
+    pixel_share: float = 0.25
+    """Share of a step's rows that are decoded, drawn among those below pixel_below with a mask."""
+    align_below: int = 300
+    """Timestep below which image and mask estimate are compared, of the rows that are decoded."""
+    align_after: int = 200
+    """Steps after which they are."""
+    segmenter_steps: int = 300
+    """Steps that the small segmenter is trained for, on the generator's own training pairs."""
+    prompt_drop: float = 0.1
+    """Share of rows trained with the empty prompt."""
+    label_share: float = 0.3
+    """Share of rows trained with the class alone for a caption."""
+    class_balance: float = 0.5
+    """Exponent of class-balanced sampling: an image is drawn with a weight of n^-class_balance, n the images of its
+    class; 0 takes them as they are."""
+    symmetries: bool = True
+    """Train on the eight turned and mirrored versions of each pair; the word for the position turns with them."""
+    resolution: int = 0
+    """Pixels per side; 0 takes the foundation's."""
+    max_train_steps: int = 800
+    """Optimiser steps."""
+    train_batch_size: int = 16
+    """Rows per step."""
+    gradient_accumulation_steps: int = 1
+    """Parts that a step's rows are computed in."""
+    optimizer: str = "adamw"
+    """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
+    lr: float = 2e-4
+    """AdamW's learning rate."""
+    conv_lr: float = 1e-3
+    """That of the widened first and last layer, which have to learn from zero what the mask half means."""
+    lr_scheduler: str = "cosine"
+    """constant, or cosine, down to 0 at the last step."""
+    lr_warmup_steps: int = 20
+    """Steps in which the learning rate grows from 0."""
+    weight_decay: float = 1e-2
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Bound on the gradient's norm; 0 is none."""
+    mixed_precision: str = "no"
+    """no, bf16 or fp16."""
+    gradient_checkpointing: bool = False
+    """Keep no activations inside the blocks of U-Net and decoder: less memory, a third more time."""
+    ema_decay: float = 0.99
+    """Moving average of the trained weights; 0 is off."""
+    solver: str = "dpm"
+    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
+    sampling_steps: int = 30
+    """Steps of the sampler."""
+    guidance: float = 2.5
+    """Classifier-free guidance of the text, for both halves."""
+    checkpointing_steps: int = 200
+    """Steps between checkpoints."""
+    validation_steps: int = 0
+    """Steps between previews of eight pairs; 0 for one at the end."""
+    seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown words and numbers out of range before a run folder is made.
+
+        Raises:
+            InputError: An option has none of its values.
+        """
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{_flag(name)} {getattr(self, name)}: choose {' or '.join(choices)}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
+                raise InputError(f"{_flag(name)} {value:g}: must {within}")
+        for name in ("lora_alpha", "lr", "conv_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{_flag(name)} {getattr(self, name):g}: must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"--ema-decay {self.ema_decay:g}: must lie in 0 to 1, 1 excluded")
+        if self.prompt_drop + self.label_share > 1:
+            total = self.prompt_drop + self.label_share
+            raise InputError(f"--preset prompt_drop, label_share: add up to {total:g}; make it 1 or less")
+        if not self.image_weight + self.mask_weight:
+            raise InputError("--preset image_weight, mask_weight: are both 0; then nothing is learnt from noise")
+
+    @property
+    def decodes(self) -> bool:
+        """Whether any term needs the mask estimate in pixels."""
+        return self.pixel_share > 0 and (self.dice_weight + self.bce_weight > 0 or self.aligns)
+
+    @property
+    def aligns(self) -> bool:
+        """Whether the alignment ever counts."""
+        return self.align_weight > 0 and self.pixel_share > 0 and self.align_after < self.max_train_steps
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+_CHOICES = {
+    "layout": ("joint", "canvas"),
+    "tuning": ("full", "lora"),
+    "lora_targets": ("attention", "attention-ff"),
+    "solver": ("dpm", "ddim"),
+    "lr_scheduler": ("constant", "cosine"),
+    "optimizer": ("adamw", "adamw8bit"),
+}
+_WEIGHTS = ("image_weight", "mask_weight", "dice_weight", "bce_weight", "align_weight", "min_snr")
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "align_after", *_WEIGHTS), (0, math.inf)),
+    **dict.fromkeys(("prompt_drop", "label_share", "pixel_share", "class_balance"), (0, 1)),
+    **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
+    **dict.fromkeys(("segmenter_steps", "pixel_below", "align_below"), (1, math.inf)),
+    **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
+}
+
+_LORA = {"tuning": "lora", "lora_rank": 32, "lora_alpha": 32.0}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "tiny": {},
+    "sd2": {
+        "foundation": "", "grammar": "skin", "resolution": 512, "adapt_steps": 0, **_LORA, "lora_targets": "attention",
+        "mixed_precision": "bf16", "gradient_checkpointing": True, "train_batch_size": 16, "max_train_steps": 15_000,
+        "lr": 1e-4, "conv_lr": 5e-5, "lr_warmup_steps": 500, "ema_decay": 0.999, "align_after": 3000,
+        "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
+    },
+    "lora": {**_LORA, "lr": 1e-3},
+    "canvas": {"layout": "canvas", **_LORA, "lr": 1e-3},
+}  # fmt: skip
+"""Preset -> what it changes. sd2 names no foundation: it wants a folder or hub id beside it."""
+
+
+def dual_config(presets: str = "tiny", **changes: Any) -> DualConfig:
+    """The settings of one preset, or several joined by ``+`` (``sd2+FOLDER``), with changes.
+
+    Named presets count before everything else, in the order of the table.
+
+    Raises:
+        InputError: No such preset, or a value that its option cannot take.
+    """
+    if not Path(presets).is_dir():  # whose name may hold a +
+        order = [*PRESETS]
+        presets = "+".join(sorted(presets.split("+"), key=lambda word: (*order, word).index(word)))
+    return DualConfig(**{**preset_values(presets, PRESETS, _KINDS), **changes})
+
+
+_KINDS: Mapping[str, type] = kinds_of(DualConfig)
