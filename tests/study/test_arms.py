@@ -10,7 +10,7 @@ from morphogen.study.arms import ARMS, DEFAULT_ARMS, OWN, Variant, arm, find, le
 
 def test_the_names_are_those_of_the_design() -> None:
     assert set(ARMS) == {
-        "real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "autoencoded", "features",
+        "real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "autoencoded", "features", "oversampled",
         "synthetic-only",
     }  # fmt: skip
     assert DEFAULT_ARMS == ("real", "real-geo", "syn", "syn-geo", "duplicated")

@@ -109,7 +109,7 @@ def test_many_subjects_are_exchanged_at_random(monkeypatch: pytest.MonkeyPatch) 
     ours, theirs = [rows_of(5, skill=3.0)], [rows_of(6, skill=0.0)]
     exact = contrasts(ours, theirs, draws=20)["macro_f1"].p
     monkeypatch.setattr(classified, "EXACT_SUBJECTS", 2)
-    assert contrasts(ours, theirs, draws=3000)["macro_f1"].p == pytest.approx(exact, abs=0.02)
+    assert contrasts(ours, theirs, draws=20)["macro_f1"].p == pytest.approx(exact, abs=0.04)
 
 
 def test_what_is_undefined_is_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from morphogen.errors import InputError
 from morphogen.metrics.pictures import Size, pictures
 from morphogen.progress import track
 from morphogen.sampling.gates import (
+    CLASSIFIED,
     SEGMENTED,
     Limit,
     Verdicts,
+    class_scores,
     judge,
     overlap_scores,
     picture_scores,
@@ -29,6 +32,21 @@ from morphogen.sampling.manifest import read_rows
 
 Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 """Images (H, W, 3) uint8 -> label maps (H, W) at their native size."""
+Classify = Callable[[Sequence[np.ndarray]], Sequence[Mapping[str, float]]]
+"""Images (H, W, 3) uint8 -> of each, class -> probability."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that some gates need.
+
+    Attributes:
+        segment: For ``adherence`` and ``agreement``.
+        classify: For ``class-agreement``.
+    """
+
+    segment: Predict | None = None
+    classify: Classify | None = None
 
 
 def judge_folder(
@@ -36,7 +54,7 @@ def judge_folder(
     material: Material,
     size: Size,
     pairs: Sequence[Mapping[str, Any]],
-    predict: Predict | None = None,
+    judges: Judges,
     mask_values: str | None = None,
 ) -> Verdicts:
     """Judge every synthetic image of a folder.
@@ -46,11 +64,11 @@ def judge_folder(
         material: The images; limits are set by ``train``.
         size: (height, width) at which blur and saturation are measured: that of the synthetic images.
         pairs: Of the memorisation audit.
-        predict: A segmenter, for ``adherence`` and ``agreement``.
+        judges: The networks that the gates need.
         mask_values: What the raw mask values mean, where that is not clear.
 
     Raises:
-        InputError: A mask is missing or cannot be read, or a pair lacks the score of a gate.
+        InputError: A mask is missing or cannot be read, or a pair lacks its class, or the score of a gate.
     """
     synthetic, train = material.synthetic, material.train
     scores: dict[str, Any] = {**recorded_scores(read_rows(synthetic.root), synthetic.ids, gates, synthetic.root)}
@@ -66,11 +84,21 @@ def judge_folder(
         nearness = {pair["id"]: pair["nearness"] for pair in pairs}
         scores["nearness"] = [nearness[i] for i in synthetic.ids]
         limits.append(Limit.of_copies(len(train)))
-    if (wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]) and predict is not None:
-        ours, theirs = (_overlaps(predict, some, mask_values) for some in (synthetic, train))
+    if (wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]) and judges.segment is not None:
+        ours, theirs = (_overlaps(judges.segment, some, mask_values) for some in (synthetic, train))
         scores |= {name: ours[name] for name in wanted}
         limits += [Limit.of(name, theirs[name]) for name in wanted]
+    for name in (CLASSIFIED[gate] for gate in gates if gate in CLASSIFIED):
+        if judges.classify is not None:
+            scores[name] = _agreement(judges.classify, synthetic)
+            limits.append(Limit.fixed(name))
     return judge(gates, limits, synthetic.ids, scores, train.ids)
+
+
+def _agreement(classify: Classify, dataset: Dataset) -> list[float]:
+    """Of every image the probability of its class."""
+    said = [classify([load_rgb(record)])[0] for record in track(dataset.records, f"classifying {dataset.name}")]
+    return class_scores(said, dataset.records, dataset.root)
 
 
 def _overlaps(predict: Predict, dataset: Dataset, mask_values: str | None) -> dict[str, list[float]]:

@@ -88,6 +88,10 @@ class ClassPredictor(TrainedNet):
             made.append(probabilities_of(self.net, self.resized(images[start : start + batch_size])))
         return np.concatenate(made)
 
+    def by_name(self, images: Sequence[NDArray[np.uint8]]) -> list[dict[str, float]]:
+        """Of every image, class -> probability."""
+        return [dict(zip(self.classes, row.tolist(), strict=True)) for row in self(images)]
+
 
 def write_predictions(
     path: Path,

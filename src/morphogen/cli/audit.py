@@ -48,9 +48,11 @@ class Audit(Verb):
     gates: tuple[str, ...] = ()
     """Quality gates to judge by, any of adherence, agreement, copies, blur and saturation, with limits from the real
     images; of pairs that were painted into images also drawn and untouched, and of those whose masks the generator
-    made area and ambiguous."""
+    made area and ambiguous, of those that have a class class-agreement."""
     segmenter: Path | None = None
     """Run folder of the segmenter for the gates adherence and agreement; best one that was not trained on REAL."""
+    classifier: Path | None = None
+    """Run folder of the classifier for the gate class-agreement, trained on real images alone."""
     mask_values: str | None = None
     """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gates adherence and agreement; found where it
     is clear."""
@@ -97,7 +99,7 @@ class Audit(Verb):
         return None
 
     def _check_options(self) -> None:
-        from morphogen.sampling.gates import GATES, SEGMENTED
+        from morphogen.sampling.gates import CLASSIFIED, GATES, SEGMENTED
 
         for gate in self.gates:
             if gate not in GATES:
@@ -110,6 +112,8 @@ class Audit(Verb):
                 f"--gates {' '.join(segmented) or 'adherence'}: goes with --segmenter RUN, which finds the masks; give "
                 "both or neither"
             )
+        if bool({*CLASSIFIED} & {*self.gates}) != (self.classifier is not None):
+            raise InputError("--gates class-agreement: goes with --classifier RUN; give both or neither")
         self._check_recorded()
         if self.drop and not (self.syn / "manifest.jsonl").is_file() and self.syn.is_dir():
             raise InputError(f"{self.syn}: holds no manifest.jsonl for --drop to note verdicts in; leave --drop out")
@@ -162,17 +166,25 @@ class Audit(Verb):
         }
 
     def _judge(self, material: Material, size: Size, pairs: list[dict[str, Any]]) -> dict[str, Any]:
-        from morphogen.audit.gating import judge_folder
+        from morphogen.audit.gating import Judges, judge_folder
         from morphogen.sampling.gates import write_verdicts
 
-        predict = None
+        predict = classifier = None
         if self.segmenter is not None:
             from morphogen.segmenters.predictor import load_segmenter
 
             predict = load_segmenter(self.segmenter)
-        verdicts = judge_folder(self.gates, material, size, pairs, predict, self.mask_values)
+        if self.classifier is not None:
+            from morphogen.classifiers.predictor import load_classifier
+
+            classifier = load_classifier(self.classifier)
+        judges = Judges(predict, None if classifier is None else classifier.by_name)
+        verdicts = judge_folder(self.gates, material, size, pairs, judges, self.mask_values)
         if predict is not None:
             verdicts = replace(verdicts, segmenter=_described(predict, material.train))
+        if classifier is not None:
+            known = {"name": classifier.config["classifier"], "hash": classifier.hash}
+            verdicts = replace(verdicts, classifier=known)
         if self.drop and verdicts.kept:
             write_verdicts(self.syn, verdicts)
         dropped = {i: gates for i, gates in verdicts.dropped.items() if gates}

@@ -14,7 +14,7 @@ from morphogen.study.recipe import StudyConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Study(StudyConfig, Verb):
-    """Train a segmenter with and without synthetic pairs, and say whether they help.
+    """Train segmenters or classifiers with and without synthetic pairs, and say whether they help.
 
     Splits are by subject and frozen first; every arm takes the same number of steps; the test part is only scored.
     The same command again continues a study; finished cells are never redone.

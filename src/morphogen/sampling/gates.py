@@ -9,6 +9,7 @@
 | ``saturation`` | ``clipped``: share of pixels with a channel at 255 or all at 0; ``colourfulness`` | outside |
 | ``drawn`` | ``drawn``: change inside the mask, in units of what the autoencoder alone changes there | at 1 or below |
 | ``untouched`` | ``outside``: largest change of a pixel where nothing was to be painted | above 0 |
+| ``class-agreement`` | ``probability`` that a classifier gives the class that was asked for | below 0.3 |
 | ``area`` | ``area``: share of the image under the mask that the generator made | below 1 % or above 85 % |
 | ``ambiguous`` | ``ambiguous``: pixels of that mask whose probability was unclear, per pixel of lesion | above 15 % |
 
@@ -38,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from morphogen.data.picture_quality import clipped, colourfulness, sharpness
+from morphogen.data.records import Record
 from morphogen.data.split import ids_hash
 from morphogen.errors import InputError
 from morphogen.files import write_json, write_text
@@ -74,6 +76,7 @@ SCORES: dict[str, Score] = {
     "outside": Score("untouched", most=0.0),
     "area": Score("area", least=0.01, most=0.85),
     "ambiguous": Score("ambiguous", most=0.15),
+    "probability": Score("class-agreement", least=0.3),
 }
 GATES = tuple(dict.fromkeys(score.gate for score in SCORES.values()))
 INTO_IMAGES = {"drawn": "drawn", "untouched": "outside"}
@@ -83,6 +86,8 @@ OWN_MASKS = {"area": "area", "ambiguous": "ambiguous"}
 RECORDED = {**INTO_IMAGES, **OWN_MASKS}
 SEGMENTED = {"adherence": "dice", "agreement": "iou"}
 """Gate -> its score, which a segmenter gives."""
+CLASSIFIED = {"class-agreement": "probability"}
+"""Gate -> its score, which a classifier gives."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ class Verdicts:
         dropped: Id -> the gates that it failed, in the order of `gates`.
         training: SHA-256 of the ids of the training images that set the limits.
         segmenter: Who judged the adherence, where anyone did.
+        classifier: Who judged the classes, where anyone did.
     """
 
     gates: tuple[str, ...]
@@ -158,6 +164,7 @@ class Verdicts:
     dropped: Mapping[str, list[str]]
     training: str
     segmenter: Mapping[str, Any] | None = None
+    classifier: Mapping[str, Any] | None = None
 
     @property
     def kept(self) -> list[str]:
@@ -166,7 +173,7 @@ class Verdicts:
 
     def summary(self) -> dict[str, Any]:
         """``gates``, ``n``, ``accepted``, ``rejected``, ``reasons`` (gate -> pairs that failed it), ``limits``,
-        ``training``, ``segmenter``.
+        ``training``, ``segmenter``, and ``classifier`` where there was one.
         """
         reasons = Counter(gate for gates in self.dropped.values() for gate in gates)
         return {
@@ -178,6 +185,7 @@ class Verdicts:
             "limits": [{**asdict(limit), "percentiles": list(limit.percentiles)} for limit in self.limits],
             "training": self.training,
             "segmenter": None if self.segmenter is None else dict(self.segmenter),
+            **({} if self.classifier is None else {"classifier": dict(self.classifier)}),
         }
 
 
@@ -269,6 +277,29 @@ def recorded_scores(
                 fault = f"{id_} states no {score!r} in manifest.jsonl, as generators that {who} do"
                 raise InputError(f"--gates {gate}: {folder}: {fault}; leave that gate out")
             found[score].append(float(origin[score]))
+    return found
+
+
+def class_scores(said: Sequence[Mapping[str, float]], records: Sequence[Record], folder: Path) -> list[float]:
+    """The probability of the class that was asked for, of every pair.
+
+    Args:
+        said: What a classifier says of each image: class -> probability.
+        records: The pairs.
+        folder: Where they are, for the error.
+
+    Raises:
+        InputError: A pair states no class, or one that the classifier does not know.
+    """
+    found = []
+    for record, one in zip(records, said, strict=True):
+        if record.label is None or record.label not in one:
+            fault = f"{record.id} is of class {record.label!r}" if record.label else f"{record.id} states no class"
+            raise InputError(
+                f"--gates class-agreement: {folder}: {fault}, and the classifier knows {', '.join(one)}; leave that "
+                "gate out, or take a classifier of these classes"
+            )
+        found.append(one[record.label])
     return found
 
 

@@ -24,7 +24,8 @@ class Arm:
         parts: What the training set is made of, in order: ``real`` (the annotated training pairs), ``synthetic``
             (pairs of this repetition's generator), ``extra`` (further real pairs from outside the annotated ones, as
             many as there are synthetic ones), ``autoencoded`` (the real pairs, their images passed through the
-            foundation's autoencoder).
+            foundation's autoencoder), ``oversampled`` (the real pairs and copies of them, which even out the classes of
+            the images, as many in all as there are real and synthetic pairs).
         augmentation: ``none`` or ``geometric``.
         control: The arm that it is compared with, or None for a baseline.
         network: Segmenter that takes the judge's place in this arm; its cells carry the judge's name.
@@ -53,6 +54,7 @@ ARMS: dict[str, Arm] = {
     for arm in (
         Arm("real", "real pairs", ("real",), "none", None),
         Arm("real-geo", "real pairs, geometric augmentation", ("real",), control=None),
+        Arm("oversampled", "real pairs, the rarer classes again: as many as with synthetic ones", ("oversampled",)),
         Arm("syn", "real and synthetic pairs", ("real", "synthetic"), "none", "real"),
         Arm("syn-geo", "real and synthetic pairs, geometric augmentation", ("real", "synthetic")),
         Arm("duplicated", "real pairs twice: the noise floor of the comparison", ("real", "real")),

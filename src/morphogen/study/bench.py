@@ -36,6 +36,11 @@ class Bench:
         return self.config.out
 
     @property
+    def image_classes(self) -> tuple[str, ...]:
+        """The classes of whole images (diagnoses), where they have any."""
+        return tuple(sorted({record.label for record in self.dataset if record.label}))
+
+    @property
     def hash(self) -> str:
         """Goes into every cell: cells of another recipe or other splits are not compared with it."""
         return config_hash(self.config, self.splits.hash)

@@ -6,37 +6,47 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from morphogen.data.images import load_rgb
 from morphogen.data.pairs import Pairs, native_mask
+from morphogen.data.records import Dataset, Record
 from morphogen.files import write_json
 from morphogen.metrics.masks import score_masks
-from morphogen.study.arms import arm
+from morphogen.study.arms import arm, lead
 from morphogen.study.bench import Bench
 from morphogen.study.gating import kept_pairs
+from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of
 from morphogen.study.locks import lock
+from morphogen.study.oversample import oversampled
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.synthesis import architecture_of, autoencoded_pairs, judge_recipe, variant_of
+from morphogen.study.synthesis import (
+    ArrayPairs,
+    architecture_of,
+    autoencoded_pairs,
+    candidates,
+    judge_recipe,
+    variant_of,
+)
 
-if TYPE_CHECKING:
-    from morphogen.segmenters.task import PairSource
-
-Predict = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-"""Images (H, W, 3) uint8 -> label maps (H, W) at their native size."""
+Predict = Callable[[Sequence[np.ndarray]], Sequence[Any]]
+"""Images (H, W, 3) uint8 -> of each its label map (H, W) at its native size, or class -> probability."""
+Empty = dict[str, dict[str, int]]
+"""Foreground class -> number of images with ``both`` masks or ``one`` mask empty."""
+Source = Pairs | ArrayPairs
 AT_ONCE = 32
 """Test images in memory together."""
 
 
 @dataclass(frozen=True)
 class JudgeRun:
-    """One segmenter to train.
+    """One segmenter or classifier to train.
 
     Attributes:
-        judge: Name of the segmenter.
+        judge: Name of the network.
         architecture: Its options; its own defaults where empty.
         train: Sources of training pairs, joined end to end.
         validation: Pairs that choose the checkpoint.
@@ -45,13 +55,13 @@ class JudgeRun:
         batch: Rows of one step.
         seed: Seed of everything random.
         out: Run folder.
-        recipe: Fields of `SegmenterConfig` in place of its defaults.
+        recipe: Fields of `SegmenterConfig` or `ClassifierConfig` in place of their defaults.
     """
 
     judge: str
     architecture: Mapping[str, Any]
-    train: list[PairSource]
-    validation: PairSource
+    train: Sequence[Source]
+    validation: Pairs
     augmentation: str
     steps: int
     batch: int
@@ -69,7 +79,7 @@ class Tools:
 
 
 def default_tools() -> Tools:
-    """The segmenters of this package."""
+    """The segmenters and classifiers of this package."""
     return Tools(_train, _load)
 
 
@@ -103,6 +113,8 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
     config, repetition, ours = bench.config, training.repetition, arm(training.arm)
     network = (ours.network or training.judge).partition("+")[0]
     recipe = judge_recipe(config, network, len(repetition.train))
+    if kind_of(network) is CLASSIFICATION:
+        recipe |= {"classes": bench.image_classes}
     parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(ours.parts)}
     job = JudgeRun(
         judge=network,
@@ -119,12 +131,16 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
     return job, len(parts["synthetic"]) if "synthetic" in parts else 0
 
 
-def _source(bench: Bench, training: Training, part: str, tools: Tools) -> PairSource:
+def _source(bench: Bench, training: Training, part: str, tools: Tools) -> Source:
     """The training pairs of one part of an arm, at working resolution."""
     repetition, resolution = training.repetition, bench.config.resolution
     if part == "synthetic":
         ours = arm(training.arm)
         return Pairs(kept_pairs(bench, repetition, tools, variant_of(bench.config, ours), ours.n), resolution)
+    if part == "oversampled":
+        train, ours = bench.dataset.select(repetition.train), arm(lead(bench.config.arms))
+        more = ours.n or candidates(bench, repetition, variant_of(bench.config, ours))
+        return Pairs(oversampled(train, len(train) + more, repetition.seed), resolution)
     if part == "autoencoded":
         return autoencoded_pairs(bench, repetition)
     ids = {"real": repetition.train, "extra": repetition.extra}[part]
@@ -138,26 +154,39 @@ def score(
     nothing test masks; every call is counted.
 
     Returns:
-        Image id -> ``subject``, ``dice`` and ``iou`` in [0, 1], ``hd95`` in px; at the size of the mask file, means
-        over foreground classes. And class -> number of images with ``both`` masks or ``one`` mask empty, whose scores
-        are set by rule.
+        Image id -> ``subject``, and of a segmenter ``dice`` and ``iou`` in [0, 1], ``hd95`` in px (at the size of the
+        mask file, means over foreground classes) and ``class`` where the image has one; of a classifier ``class``, that
+        in truth, and ``p``, the probability of every class. And of a segmenter: class -> number of images with
+        ``both`` masks or ``one`` mask empty, whose scores are set by rule.
     """
     dataset = bench.test_part(test_set, training.repetition)
     subjects = bench.splits.subjects if test_set == OWN_TEST else {r.id: r.subject or r.id for r in dataset}
     bench.count_read(training.name, test_set, len(dataset))
     scores: dict[str, dict[str, Any]] = {}
-    empty = {name: {"both": 0, "one": 0} for name in dataset.classes[1:]}
+    empty: Empty = {}
+    row = _class_row if kind_of(training.judge) is CLASSIFICATION else _mask_row
     for start in range(0, len(dataset), AT_ONCE):
         part = dataset.records[start : start + AT_ONCE]
-        labels = predict([load_rgb(record) for record in part])
-        for record, label in zip(part, labels, strict=True):
-            found = score_masks(label, native_mask(record, dataset), len(dataset.classes))
-            means = {metric: found.image[metric] for metric in ("dice", "iou", "hd95")}
-            scores[record.id] = {"subject": subjects[record.id], **means}
-            for counts, both, one in zip(empty.values(), found.both_empty, found.one_empty, strict=True):
-                counts["both"] += int(both)
-                counts["one"] += int(one)
+        made = predict([load_rgb(record) for record in part])
+        for record, said in zip(part, made, strict=True):
+            scores[record.id] = {"subject": subjects[record.id], **row(record, dataset, said, empty)}
     return scores, empty
+
+
+def _mask_row(record: Record, dataset: Dataset, label: np.ndarray, empty: Empty) -> dict[str, Any]:
+    """Scores of a label map; counts empty masks."""
+    found = score_masks(label, native_mask(record, dataset), len(dataset.classes))
+    for name, both, one in zip(dataset.classes[1:], found.both_empty, found.one_empty, strict=True):
+        counts = empty.setdefault(name, {"both": 0, "one": 0})
+        counts["both"] += int(both)
+        counts["one"] += int(one)
+    means = {metric: found.image[metric] for metric in ("dice", "iou", "hd95")}
+    return {**means, **({"class": record.label} if record.label else {})}
+
+
+def _class_row(record: Record, dataset: Dataset, said: Mapping[str, float], empty: Empty) -> dict[str, Any]:
+    """What a classifier says of an image, beside its class."""
+    return {"class": record.label, "p": {name: round(float(p), 6) for name, p in said.items()}}
 
 
 def _cell(bench: Bench, training: Training, test_set: str) -> dict[str, Any]:
@@ -176,18 +205,29 @@ def _cell(bench: Bench, training: Training, test_set: str) -> dict[str, Any]:
 def _train(job: JudgeRun) -> Path:
     from morphogen.segmenters.task import SegmenterConfig, train_segmenter
 
-    config = SegmenterConfig(
+    stated: dict[str, Any] = {
         **job.recipe,
-        architecture=job.architecture,
-        augmentation="geometric" if job.augmentation == "geometric" else "none",
-        max_train_steps=job.steps,
-        train_batch_size=job.batch,
-        seed=job.seed,
-    )
-    return train_segmenter(job.judge, job.train, job.validation, config, job.out)
+        "architecture": job.architecture,
+        "augmentation": "geometric" if job.augmentation == "geometric" else "none",
+        "max_train_steps": job.steps,
+        "train_batch_size": job.batch,
+        "seed": job.seed,
+    }
+    if kind_of(job.judge) is SEGMENTATION:
+        return train_segmenter(job.judge, job.train, job.validation, SegmenterConfig(**stated), job.out)
+    from morphogen.classifiers.config import ClassifierConfig
+    from morphogen.classifiers.task import train_classifier
+
+    return train_classifier(job.judge, job.train, job.validation, ClassifierConfig(**stated), job.out)
 
 
 def _load(run: Path, device: str) -> Predict:
-    from morphogen.segmenters.predictor import load_segmenter
+    from morphogen.training.net_files import kind_of as network_of
 
-    return load_segmenter(run, device)
+    if network_of(run) != "classifier":
+        from morphogen.segmenters.predictor import load_segmenter
+
+        return load_segmenter(run, device)
+    from morphogen.classifiers.predictor import load_classifier
+
+    return load_classifier(run, device).by_name

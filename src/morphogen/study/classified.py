@@ -22,6 +22,8 @@ Rows = Mapping[str, Mapping[str, Any]]
 """What one run says: image id -> ``subject``, ``class`` and ``p``, the probability of every class by name."""
 RECALL = "recall/"
 """Before the name of a class, the metric that is its recall."""
+EXCHANGES = 2000
+"""Random exchanges of a test, where there are too many to try all."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def contrasts(ours: Sequence[Rows], theirs: Sequence[Rows], seed: int = 0, draws
         ours: What every run of the arm says.
         theirs: What every run of the control says, in the same order.
         seed: Of the draws.
-        draws: Resampled studies, and random exchanges.
+        draws: Resampled studies.
 
     Raises:
         ValueError: As `sheets_of`.
@@ -114,7 +116,7 @@ def contrasts(ours: Sequence[Rows], theirs: Sequence[Rows], seed: int = 0, draws
     values = [_values(sheets, classes) for sheets in pair]
     drawn = [_drawn(sheets, classes, seed, draws) for sheets in pair]
     runs = [[_values(sheets_of([rows], classes), classes) for rows in some] for some in (ours, theirs)]
-    p = _exchanged(*pair, classes, seed, draws)
+    p = _exchanged(*pair, classes, seed)
     return {
         name: Contrast(
             difference=_estimate(value - values[1][name], drawn[0][name] - drawn[1][name], _sizes(pair[0], len(ours))),
@@ -184,9 +186,7 @@ def _scores(
     return total
 
 
-def _exchanged(
-    ours: Sequence[Sheet], theirs: Sequence[Sheet], classes: Sequence[str], seed: int, draws: int
-) -> dict[str, float]:
+def _exchanged(ours: Sequence[Sheet], theirs: Sequence[Sheet], classes: Sequence[str], seed: int) -> dict[str, float]:
     """Metric -> two-sided p that exchanging the arms, subject by subject, changes the difference as much.
 
     All 2^S exchanges for up to 14 subjects; else random ones, what was observed counted among them.
@@ -197,7 +197,7 @@ def _exchanged(
     if exact:
         swaps = (np.arange(2 ** len(subjects))[:, None] >> np.arange(len(subjects))) & 1
     else:
-        swaps = np.random.default_rng(seed).integers(0, 2, (draws, len(subjects)))
+        swaps = np.random.default_rng(seed).integers(0, 2, (EXCHANGES, len(subjects)))
         swaps[0] = 0
     swapped = swaps[:, index]
     truth = np.concatenate([sheet.truth for sheet in (*ours, *theirs)])

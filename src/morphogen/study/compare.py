@@ -11,20 +11,9 @@ from typing import Any
 
 from morphogen.errors import InputError
 from morphogen.study.arms import find, lead, place
-from morphogen.study.stats import (
-    Estimate,
-    Repetition,
-    difference,
-    estimate,
-    holm,
-    mean_over_images,
-    sign_flip,
-    subject_means,
-)
-
-METRICS = ("dice", "iou", "hd95")
-"""Dice and IoU in [0, 1], higher is better; HD95 in px of the native image, lower is better."""
-RANGES = {"dice": (0.0, 1.0), "iou": (0.0, 1.0), "hd95": (0.0, math.inf)}
+from morphogen.study.classified import Rows
+from morphogen.study.kinds import Kind, kind_of
+from morphogen.study.stats import Estimate, holm
 
 
 @dataclass(frozen=True)
@@ -47,12 +36,11 @@ class Cell:
         """(fold, seed)."""
         return int(self.values["fold"]), int(self.values["seed"])
 
-    def scores(self, metric: str) -> Repetition:
-        """Image id -> (subject, value); an image without a subject is its own."""
-        return {
-            image: (str(row["subject"]) if row.get("subject") is not None else image, float(row[metric]))
-            for image, row in self.values["scores"].items()
-        }
+    @property
+    def scores(self) -> Rows:
+        """Image id -> what the judge says of it."""
+        rows: Rows = self.values["scores"]
+        return rows
 
 
 @dataclass(frozen=True)
@@ -66,9 +54,9 @@ class Comparison:
     p: float
     p_holm: float
     means: tuple[float, float]
-    """Mean of the arm and of the control over the matched repetitions."""
+    """Mean (or score) of the arm and of the control over the matched repetitions."""
     per_repetition: Mapping[tuple[int, int], float]
-    """(fold, seed) -> mean difference over the images of that run."""
+    """(fold, seed) -> difference on the images of that run; without those where it is undefined."""
 
     @property
     def undecided(self) -> bool:
@@ -138,24 +126,30 @@ class Group:
         """The cells of an arm by repetition."""
         return {cell.repetition: cell for cell in self.cells if cell.arm == arm}
 
+    @property
+    def kind(self) -> Kind:
+        """Of the judge."""
+        return kind_of(self.judge)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that some arm has."""
+        return tuple(dict.fromkeys(metric for found in self.means.values() for metric in found))
+
     @cached_property
     def means(self) -> dict[str, dict[str, Estimate]]:
-        """Arm -> metric -> mean over all its images."""
-        return {arm: {m: self._estimate(self._scores(arm, m), arm, RANGES[m]) for m in METRICS} for arm in self.arms}
+        """Arm -> metric -> mean over all its images, or score of them."""
+        return {arm: self._estimates(arm) for arm in self.arms}
 
     @cached_property
     def comparisons(self) -> dict[str, list[Comparison]]:
         """Metric -> every arm against its control; Holm's correction is over the arms of one metric."""
-        return {m: _with_holm([c for arm in self.arms if (c := self._compare(arm, m))]) for m in METRICS}
+        found = [self._compare(arm) for arm in self.arms]
+        return {m: _with_holm([of_arm[m] for of_arm in found if m in of_arm]) for m in self.metrics}
 
-    def _scores(self, arm: str, metric: str) -> list[Repetition]:
-        return [cell.scores(metric) for _, cell in sorted(self.runs(arm).items())]
-
-    def _estimate(
-        self, repetitions: Sequence[Repetition], arm: str, within: tuple[float, float] = (-math.inf, math.inf)
-    ) -> Estimate:
+    def _estimates(self, arm: str) -> dict[str, Estimate]:
         try:
-            return estimate(repetitions, within=within)
+            return self.kind.estimates([cell.scores for _, cell in sorted(self.runs(arm).items())])
         except ValueError:
             cell = next(cell for cell in self.cells if cell.arm == arm)
             raise InputError(
@@ -163,23 +157,22 @@ class Group:
                 "remove the cells that come from other splits and run the study again"
             ) from None
 
-    def _compare(self, arm: str, metric: str) -> Comparison | None:
+    def _compare(self, arm: str) -> dict[str, Comparison]:
+        """Metric -> the arm against its control; empty where it has none, or nothing is matched."""
         known = find(arm)
         control = known.control if known else "real-geo"
         ours, theirs = self.runs(arm), self.runs(control) if control else {}
         matched = sorted(ours.keys() & theirs.keys())
         if control is None or not matched:
-            return None
+            return {}
         for key in matched:
             _same_images(ours[key], theirs[key])
-        first = [ours[key].scores(metric) for key in matched]
-        second = [theirs[key].scores(metric) for key in matched]
-        differences = difference(first, second)
-        found = self._estimate(differences, arm)
-        p = sign_flip(subject_means(differences))
-        means = mean_over_images(first), mean_over_images(second)
-        per_run = {key: mean_over_images([scores]) for key, scores in zip(matched, differences, strict=True)}
-        return Comparison(arm, control, metric, found, p, p, means, per_run)
+        sides = ([cells[key].scores for key in matched] for cells in (ours, theirs))
+        found = {}
+        for metric, c in self.kind.contrasts(*sides).items():
+            runs = {key: value for key, value in zip(matched, c.per_repetition, strict=True) if not math.isnan(value)}
+            found[metric] = Comparison(arm, control, metric, c.difference, c.p, c.p, c.means, runs)
+        return found
 
 
 def group_cells(cells: Sequence[Cell], planned: int = 0, stated: Sequence[str] = ()) -> list[Group]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from morphogen.data.images import load_rgb
 from morphogen.foundation.adapt import AdaptConfig
-from morphogen.sampling.gates import SEGMENTED
+from morphogen.sampling.gates import CLASSIFIED, SEGMENTED
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
+from morphogen.study.kinds import CLASSIFICATION, kind_of
 from morphogen.study.plan import Training
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.synthesis import candidates, generator_config, judge_recipe, paints_into_images, variant_of
@@ -19,6 +20,8 @@ ROWS = 16
 """Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
 SECONDS_A_STEP = 0.16
 """One optimiser step of the default U-Net."""
+OF_A_CLASSIFIER = 0.1
+"""What the small classifier takes of that."""
 SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
 SECONDS_A_DECODER_STEP = 1.0
@@ -61,18 +64,21 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     pairs = sum(candidates(bench, r, v) for label, r in repetitions.items() for v in _sampled(config, label, todo))
     seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     seconds += len(repetitions) * (_generator_seconds(config) * area + helper + SECONDS_OF_QUALITY)
-    gates = helper * bool({*SEGMENTED} & {*config.gates}) + SECONDS_OF_COPIES * ("copies" in config.gates)
+    gates = helper * (bool({*SEGMENTED} & {*config.gates}) + OF_A_CLASSIFIER * bool({*CLASSIFIED} & {*config.gates}))
+    gates += SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * _pixels(bench) / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
 
 
 def _rows(bench: Bench) -> float:
-    """Rows that a judge trains on, in all its steps; the mean over judges."""
+    """Rows that a judge trains on, in all its steps; the mean over judges, those of a classifier as a part of one."""
     config, n = bench.config, len(bench.splits.repetitions[0].train)
     own = {"max_train_steps": config.steps, "train_batch_size": config.train_batch_size}
     found = [own | judge_recipe(config, judge.partition("+")[0], n) for judge in config.judges]
-    return sum(one["max_train_steps"] * one["train_batch_size"] for one in found) / len(found)
+    parts = [OF_A_CLASSIFIER if kind_of(judge) is CLASSIFICATION else 1 for judge in config.judges]
+    rows = [one["max_train_steps"] * one["train_batch_size"] for one in found]
+    return sum(part * n for part, n in zip(parts, rows, strict=True)) / len(rows)
 
 
 def _sampled(config: StudyConfig, label: str, todo: Sequence[Training]) -> set[Variant]:

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from morphogen.errors import InputError
+from morphogen.study.classified import classes_in, confusion
 from morphogen.study.compare import Group
+from morphogen.study.kinds import CLASSIFICATION
 
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset
@@ -57,7 +59,14 @@ def axis(values: Sequence[float]) -> Axis:
 
 
 def curve(groups: Sequence[Group]) -> str | None:
-    """Mean Dice of every arm against the annotated pairs, as an SVG data URI; None for fewer than two sizes."""
+    """Mean Dice (of a classifier macro-F1) of every arm against the annotated pairs; None for fewer than two sizes.
+
+    Args:
+        groups: Of one judge and one test set.
+
+    Returns:
+        SVG as data URI.
+    """
     sizes = [(group.n_annotated, group) for group in groups if group.n_annotated is not None]
     if len(sizes) < 2:
         return None
@@ -70,7 +79,7 @@ def curve(groups: Sequence[Group]) -> str | None:
         names = list(dict.fromkeys(arm for _, group in sizes for arm in group.arms))
         for number, arm in enumerate(names):
             shift = 1 + 0.02 * (number - (len(names) - 1) / 2)  # so that intervals stand side by side
-            points = [(n * shift, group.means[arm]["dice"]) for n, group in sizes if arm in group.arms]
+            points = [(n * shift, group.means[arm][group.kind.headline]) for n, group in sizes if arm in group.arms]
             y = [e.mean for _, e in points]
             ends = [e.ci95 or (e.mean, e.mean) for _, e in points]
             bars = [[m - low for m, (low, _) in zip(y, ends, strict=True)]]
@@ -83,12 +92,45 @@ def curve(groups: Sequence[Group]) -> str | None:
             }
             axes.errorbar([x for x, _ in points], y, yerr=bars, fmt="o-", label=arm, **style)
         axes.set_xlabel("annotated pairs")
-        axes.set_ylabel("mean Dice")
+        axes.set_ylabel(groups[0].kind.noun)
         axes.set_xscale("log")
         axes.set_xticks([n for n, _ in sizes], [str(n) for n, _ in sizes], minor=False)
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _uri(buffer.getvalue(), "svg+xml")
+
+
+def confusions(group: Group) -> str | None:
+    """Confusion matrices of a classifier, one an arm, as an SVG data URI; None for a segmenter."""
+    if group.kind is not CLASSIFICATION:
+        return None
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    runs = {arm: [cell.scores for cell in group.runs(arm).values()] for arm in group.arms}
+    classes = classes_in([rows for some in runs.values() for rows in some])
+    across = min(3, len(runs))
+    down, side = math.ceil(len(runs) / across), 1.1 + 0.62 * len(classes)
+    with rc_context({"font.family": "DejaVu Sans", "font.size": 8, "svg.hashsalt": "morphogen"}):
+        figure = Figure(figsize=(side * across + 0.9, side * down + 0.3), layout="constrained")
+        for number, (arm, some) in enumerate(runs.items(), start=1):
+            axes = figure.add_subplot(down, across, number)
+            counts = confusion(some, classes)
+            shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            edges = np.arange(len(classes) + 1) - 0.5
+            axes.pcolormesh(edges, edges, shares, cmap="Greens", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+            axes.set_aspect("equal")
+            axes.invert_yaxis()
+            for (row, column), n in np.ndenumerate(counts):
+                ink = "white" if shares[row, column] > 0.6 else "black"
+                words = f"{shares[row, column]:.2f}\n({n})"
+                axes.text(column, row, words, ha="center", va="center", color=ink, fontsize=7)
+            axes.set_title(arm, fontsize=8)
+            axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+            axes.set_yticks(range(len(classes)), classes if (number - 1) % across == 0 else [""] * len(classes))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _uri(buffer.getvalue(), "svg+xml")

@@ -4,11 +4,13 @@ Limits come from the training part alone (`morphogen.sampling.gates`). The gate 
 subject (below five subjects: by groups of near-duplicates), and its overlaps on the last third set the limits of
 adherence and agreement: on images that it has learnt, it would be too good. A generator that paints into images keeps
 them all around the lesion by design, so that its copies are looked for among lesions with their surroundings.
+The gate classifier learns on the whole training part, every class equally often; its limit is fixed.
 What a study measures of its synthetic images (distances, adherence, audit) is measured on all of them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +24,11 @@ from morphogen.data.split import ids_hash, take_validation
 from morphogen.errors import WorkError
 from morphogen.progress import say
 from morphogen.sampling.gates import (
+    CLASSIFIED,
     SEGMENTED,
     Limit,
     Verdicts,
+    class_scores,
     judge,
     overlap_scores,
     picture_scores,
@@ -34,6 +38,7 @@ from morphogen.sampling.gates import (
 )
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
+from morphogen.study.kinds import classifiers_among, judge_of_masks
 from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
@@ -102,11 +107,24 @@ def _accepted(bench: Bench, repetition: Repetition, tools: Tools, variant: Varia
 
 
 def gate_summary(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN) -> dict[str, Any] | None:
-    """How many pairs the gates accepted and rejected, and by which limits; None where the study has no gates."""
+    """How many pairs the gates accepted and rejected, and by which limits; None where the study has no gates.
+
+    Where the pairs have several classes, ``by_class``: class -> ``n``, ``accepted``, ``reasons``.
+    """
     if not bench.config.gates:
         return None
     kept_pairs(bench, repetition, tools, variant)
-    return read_summary(synthetic_folder(bench, repetition, variant))
+    folder = synthetic_folder(bench, repetition, variant)
+    found, made = read_summary(folder) or {}, read_synthetic(folder, bench.dataset)
+    names = sorted({record.label for record in made if record.label})
+    return {**found, "by_class": {name: _tally(made, name) for name in names}} if len(names) > 1 else found
+
+
+def _tally(made: Dataset, name: str) -> dict[str, Any]:
+    """What the gates did to the pairs of one class."""
+    dropped = [(record.origin or {})["dropped"] for record in made if record.label == name]
+    reasons = Counter(gate for gates in dropped for gate in gates)
+    return {"n": len(dropped), "accepted": sum(not gates for gates in dropped), "reasons": dict(reasons)}
 
 
 def _judged(folder: Path, made: Dataset, gates: Sequence[str], train: Sequence[str]) -> bool:
@@ -139,8 +157,14 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, 
         ours, theirs = overlaps(predict, synthetic), overlaps(predict, held_out)
         scores |= {name: ours[name] for name in wanted}
         limits += [Limit.of(name, theirs[name]) for name in wanted]
+    for name in (CLASSIFIED[gate] for gate in gates if gate in CLASSIFIED):
+        classify = _gate_classifier(bench, repetition, tools)
+        scores[name] = class_scores(classify(pictures), made.records, made.root)
+        limits.append(Limit.fixed(name))
     found = judge(gates, limits, synthetic.ids, scores, train.ids)
-    found = replace(found, segmenter=_described(bench.config, repetition))
+    found = replace(
+        found, segmenter=_described(bench.config, repetition), classifier=_classifier_of(bench.config, repetition)
+    )
     say(f"{variant.of(repetition.label)}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
     return found
 
@@ -151,11 +175,17 @@ def _described(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | 
 
     if not {*SEGMENTED} & {*config.gates}:
         return None
-    (name, options), judge = gate_architecture(config), config.judges[0]
+    (name, options), judge = gate_architecture(config), judge_of_masks(config.judges)
     judged = judge.partition("+")[0]
     same = name == judged and resolve(name, options) == resolve(judged, architecture_of(judge, config))
     seed = SEED_OF_GATE + repetition.seed
     return {"name": name, "architecture": options, "seed": seed, "architecture_of_the_judge_of_adherence": same}
+
+
+def _classifier_of(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | None:
+    if not {*CLASSIFIED} & {*config.gates}:
+        return None
+    return {"name": gate_classifier(config), "seed": SEED_OF_GATE + repetition.seed}
 
 
 def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pairs) -> Any:
@@ -213,7 +243,7 @@ def _gate_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tuple
 
 
 def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
-    """The gate segmenter: a U-Net of another encoder than the judge of adherence, the study's first judge, has.
+    """The gate segmenter: a U-Net of another encoder than the judge of adherence, the study's first segmenter, has.
 
     It is the U-Net from scratch, or where the judge is that one, the one on an ImageNet encoder if its weights are
     installed. Else both are one architecture, with seeds of their own.
@@ -221,9 +251,44 @@ def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
     from morphogen.metrics.weights import available
     from morphogen.segmenters import resolve
 
-    name, options = config.judges[0].partition("+")[0], architecture_of(config.judges[0], config)
+    judge = judge_of_masks(config.judges)
+    name, options = judge.partition("+")[0], architecture_of(judge, config)
     scratch = name == "unet" and resolve(name, options)["encoder"] == "scratch"
     return "unet", {"encoder": "lite0" if scratch and available("lite0") else "scratch"}
+
+
+def _gate_classifier(bench: Bench, repetition: Repetition, tools: Tools) -> Predict:
+    """The gate classifier, trained on all real training pairs and on nothing else."""
+    from morphogen.study.cells import JudgeRun
+
+    config, seed, name = bench.config, SEED_OF_GATE + repetition.seed, gate_classifier(bench.config)
+    job = JudgeRun(
+        judge=name,
+        architecture={},
+        train=[Pairs(bench.dataset.select(repetition.train), config.resolution)],
+        validation=Pairs(bench.dataset.select(()), config.resolution),
+        augmentation="geometric",
+        steps=config.steps,
+        batch=config.train_batch_size,
+        seed=seed,
+        out=bench.out / "runs" / f"gate.{name}.{repetition.label}",
+        recipe={"classes": bench.image_classes, "balance": 1.0},
+    )
+    return tools.load(tools.train(job), config.device)
+
+
+def gate_classifier(config: StudyConfig) -> str:
+    """The gate classifier: another one than the study's first classifier, so far as that can be.
+
+    It is the small one, or where the judge is that one, the one on ImageNet weights if these are installed and its
+    strides divide the resolution. Else both are one architecture, with seeds of their own.
+    """
+    from morphogen.classifiers import entry
+    from morphogen.metrics.weights import available
+
+    judges = [judge.partition("+")[0] for judge in classifiers_among(config.judges)[:1]]
+    fits = config.resolution % entry("lite0").multiple == 0
+    return "lite0" if judges == ["small"] and fits and available("lite0") else "small"
 
 
 def overlaps(predict: Predict, pairs: PairSource) -> dict[str, list[float]]:

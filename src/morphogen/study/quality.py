@@ -20,6 +20,7 @@ from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
 from morphogen.study.gating import dices, gate_summary
+from morphogen.study.kinds import judge_of_masks
 from morphogen.study.locks import lock
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import StudyConfig
@@ -208,7 +209,7 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
     """
     from morphogen.study.cells import JudgeRun
 
-    config, judge = bench.config, bench.config.judges[0]
+    config, judge = bench.config, judge_of_masks(bench.config.judges)
     seed = SEED_OF_ADHERENCE + repetition.seed
     job = JudgeRun(
         judge=judge.partition("+")[0],

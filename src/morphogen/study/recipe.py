@@ -22,7 +22,7 @@ OWN_TEST = "test"
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """Train a segmenter with and without synthetic pairs, and say whether they help.
+    """Train a segmenter or a classifier with and without synthetic pairs, and say whether they help.
 
     Fixed splits by subject (grouped folds below 150 subjects), one generator and one segmenter per arm for every
     repetition, all arms with the same number of steps. Run the same command again to continue, or with
@@ -38,15 +38,16 @@ class StudyConfig:
     mask_values: str | None = None
     """What the values in the masks of `data` and of the test sets mean, e.g. 0=0,7=1,255=2; found where it is clear."""
     arms: tuple[str, ...] = ()
-    """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only; by default those up
-    to duplicated, and more-real where the data has it. Those with synthetic pairs may carry options: +n=100 takes the
+    """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only, oversampled (real
+    images, those of rarer classes again and again); by default those up to duplicated, and more-real where the data has
+    it. Those with synthetic pairs may carry options: +n=100 takes the
     first 100 accepted pairs, others are the generator's for sampling (syn-geo+n=100+text=none). The verdict speaks of
     the first syn-geo."""
     generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
-    """Segmenters trained in every arm, each with any options of its own (segformer+size=b0); the verdict speaks of the
-    first."""
+    """Segmenters and classifiers trained in every arm, each with any options of its own (segformer+size=b0); the
+    verdict speaks of the first. Classifiers need the class of every image (records.csv)."""
     preset: str = "tiny"
     """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; also joined by +, with any option
     of the generator (sd15+mixed_precision=bf16). `autoencoded` takes its foundation too."""
@@ -64,9 +65,9 @@ class StudyConfig:
     foundation's); scores are at the native size of each mask. A generator that paints into images works at its own in
     any case, and gives pairs of the images' size."""
     steps: int = 400
-    """Optimiser steps of every segmenter, the same in all arms."""
+    """Optimiser steps of every judge, the same in all arms."""
     train_batch_size: int = 16
-    """Batch of the segmenters."""
+    """Batch of the judges."""
     recipe: str | None = None
     """published: the judges train as their authors did, in length, batch, optimiser and schedule, the same in all arms;
     --steps and --train-batch-size are then those of the segmenters of gates and adherence alone."""
@@ -87,8 +88,9 @@ class StudyConfig:
     """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
     gates: tuple[str, ...] = ()
     """Quality gates, any of adherence, agreement, copies, blur, saturation and, for a generator that paints into
-    images, drawn and untouched, or for one that makes masks of its own, area and ambiguous: pairs that fail one stay in
-    synthetic/, but no arm trains on them. Limits come from the training images."""
+    images, drawn and untouched, or for one that makes masks of its own, area and ambiguous; where images have classes,
+    class-agreement: pairs that fail one stay in synthetic/, but no arm trains on them. Limits come from the training
+    images, or are fixed."""
     device: str = "cpu"
     """Where segmenters predict and generators sample; training takes what accelerate finds."""
     cells: str | None = None
@@ -119,24 +121,28 @@ class StudyConfig:
         Raises:
             InputError: An unknown arm, generator or judge; a number out of range; a malformed test set.
         """
+        from morphogen.classifiers import CLASSIFIERS
         from morphogen.data.mask_transforms import MASK_TRANSFORMS
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
         from morphogen.sampling.gates import GATES
-        from morphogen.segmenters import SEGMENTERS, named, published
+        from morphogen.segmenters import SEGMENTERS, published
+        from morphogen.study.kinds import classifiers_among, room_of
 
         arms = [arm(name) for name in self.arms]
         _known("--generator", [self.generator], GENERATORS)
-        _known("--judges", [judge.partition("+")[0] for judge in self.judges], SEGMENTERS)
+        _known("--judges", [judge.partition("+")[0] for judge in self.judges], [*SEGMENTERS, *CLASSIFIERS])
         for judge in self.judges:
-            named(judge)
+            room_of(judge).named(judge)
+        for classifier in classifiers_among(self.judges):
+            _refuse_for_classifier(self, arms, classifier)
         _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
         _known("--gates", self.gates, GATES)
         for option, values in (("--arms", self.arms), ("--judges", self.judges), ("--gates", self.gates)):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
         if not self.judges:
-            raise InputError("--judges: names none; name at least one segmenter")
+            raise InputError("--judges: names none; name at least one judge")
         lowest = {"annotated": 2, "seeds": 1, "folds": 2, "steps": 1, "train_batch_size": 1, "generator_steps": 1}
         for name, low in {**lowest, "per_mask": 1, "synthetic": 1, "resolution": 16 if self.resolution else 0}.items():
             value = getattr(self, name)
@@ -270,6 +276,16 @@ def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
         twin = seen.setdefault((one.base, one.n, variant_of(config, one)), one.name)
         if twin != one.name:
             raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
+
+
+def _refuse_for_classifier(config: StudyConfig, arms: Sequence[Arm], classifier: str) -> None:
+    """Refuse what a classifier among the judges cannot do."""
+    for one in arms:
+        if one.network is not None:
+            fault = f"is a segmenter of its own, and {classifier} among --judges is a classifier"
+            raise InputError(f"--arms {one.name}: {fault}; leave one of them out")
+    if config.recipe is not None:
+        raise InputError(f"--recipe {config.recipe}: {classifier} among --judges has none; leave one of them out")
 
 
 def _known(option: str, names: Iterable[str], table: Iterable[str]) -> None:

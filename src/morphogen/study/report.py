@@ -13,19 +13,21 @@ from morphogen.audit.page import LEAKS, example, share
 from morphogen.files import write_json, write_text
 from morphogen.study import figures
 from morphogen.study.arms import find
-from morphogen.study.compare import METRICS, Comparison, Group
+from morphogen.study.classified import RECALL
+from morphogen.study.compare import Comparison, Group
+from morphogen.study.kinds import SEGMENTATION, heading, label
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.results import Joined, join
 from morphogen.study.verdict import CONTROL
 
-LABELS = {"dice": "Dice", "iou": "IoU", "hd95": "HD95 (px at native size)"}
 HEADLINES = {
     "helped": "Synthetic pairs helped",
     "hurt": "Synthetic pairs hurt",
     "undecided": "Undecided",
 }
-DIGITS = {"dice": 3, "iou": 3, "hd95": 1}
+DIGITS = {"hd95": 1}
+"""Of a metric, where it is not 3."""
 
 
 def build(out: Path) -> dict[str, Any]:
@@ -52,18 +54,29 @@ def render(out: Path, joined: Joined) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"num": number, "signed": signed, "p": p_value, "size": size, "share": share}
+    environment.filters |= {
+        "num": number,
+        "signed": signed,
+        "p": p_value,
+        "size": size,
+        "share": share,
+        "label": label,
+        "heading": heading,
+    }
     primary = joined.primary
     arms = {cell.arm for group in joined.groups for cell in group.cells}
     same = [g for g in joined.groups if primary and (g.judge, g.test_set) == (primary.judge, primary.test_set)]
+    kind = primary.kind if primary else SEGMENTATION
     return environment.get_template("report.html.j2").render(
         results=joined.results,
         title=joined.results["protocol"]["data"] or out.name,
         primary=primary,
+        kind=kind,
         main=main_comparison(primary),
         headline=HEADLINES[joined.results["verdict"]["outcome"]],
         sections=[Section.of(g) for g in sorted(joined.groups, key=lambda g: g is not primary)],
         curve=figures.curve(same),
+        diagnoses=diagnoses(joined.results.get("by_class", ()), primary),
         pairs=figures.pairs(out, joined.config),
         quality=quality(joined.results["images"]),
         **audit_parts(joined.results["audit"]),
@@ -74,7 +87,6 @@ def render(out: Path, joined: Joined) -> str:
         varied=primary is not None and any("+" in name for name in (*primary.stated, *arms)),
         paints_into=_paints_into(joined.config),
         main_arm=joined.results["verdict"]["arm"],
-        labels=LABELS,
     )
 
 
@@ -87,25 +99,52 @@ def _paints_into(config: Mapping[str, Any]) -> bool:
 
 def main_comparison(primary: Group | None) -> Comparison | None:
     """The comparison that the verdict speaks of."""
-    return next((c for c in primary.comparisons["dice"] if c.arm == primary.lead), None) if primary else None
+    found = primary.comparisons[primary.kind.headline] if primary else []
+    return next((c for c in found if primary and c.arm == primary.lead), None)
+
+
+def diagnoses(rows: Sequence[Mapping[str, Any]], primary: Group | None) -> list[dict[str, Any]]:
+    """Tables of Dice by class: (``judge``, ``size``, ``classes`` {name: images}, ``arms`` {arm: {class: row}}).
+
+    Only those with as many annotated pairs as the verdict's.
+    """
+    tables: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if primary is not None and row["n_train"] != primary.n_annotated:
+            continue
+        table = tables.setdefault(row["judge"], {"judge": row["judge"], "classes": {}, "arms": {}})
+        table["classes"][row["class"]] = max(table["classes"].get(row["class"], 0), row["n_images"])
+        table["arms"].setdefault(row["arm"], {})[row["class"]] = row
+    return list(tables.values())
 
 
 @dataclass(frozen=True)
 class Section:
-    """One group with the axis of each metric's forest plot."""
+    """One group with the axis of each metric's forest plot, and for a classifier its confusions."""
 
     group: Group
     axes: Mapping[str, figures.Axis]
+    confusion: str | None
 
     @classmethod
     def of(cls, group: Group) -> Section:
         """The axes hold every interval and every dot."""
         axes = {}
-        for metric in METRICS:
+        for metric in group.metrics:
             values = [v for c in group.comparisons[metric] for v in (*(c.difference.ci95 or ()), c.difference.mean)]
             values += [v for c in group.comparisons[metric] for v in c.per_repetition.values()]
             axes[metric] = figures.axis(values or [1.0])
-        return cls(group, axes)
+        return cls(group, axes, figures.confusions(group))
+
+    @property
+    def recalls(self) -> list[str]:
+        """The metrics that have a table of their own: one a class."""
+        return [metric for metric in self.group.metrics if metric.startswith(RECALL)]
+
+    @property
+    def scores(self) -> list[str]:
+        """The other metrics."""
+        return [metric for metric in self.group.metrics if not metric.startswith(RECALL)]
 
     @property
     def title(self) -> str:
@@ -209,10 +248,11 @@ class Best:
     run: Path
     arm: str
     score: float
+    output: str = SEGMENTATION.output
 
     @property
     def command(self) -> str:
-        return f"morphogen predict {shlex.quote(str(self.run))} IMAGES --out MASKS"
+        return f"morphogen predict {shlex.quote(str(self.run))} IMAGES --out {self.output}"
 
 
 def best_run(out: Path, joined: Joined) -> Best | None:
@@ -220,8 +260,9 @@ def best_run(out: Path, joined: Joined) -> Best | None:
     verdict = joined.results["verdict"]
     arm = verdict["arm"] if verdict["outcome"] == "helped" else CONTROL
     judge = file_name(joined.primary.judge) if joined.primary else "*"
+    output = (joined.primary.kind if joined.primary else SEGMENTATION).output
     runs = (path.parent for path in (out / "runs").glob(f"{file_name(arm)}.{judge}.*/final"))
-    found = [Best(run, arm, max(_validation(run), default=0.0)) for run in sorted(runs)]
+    found = [Best(run, arm, max(_validation(run), default=0.0), output) for run in sorted(runs)]
     return max(found, key=lambda best: best.score, default=None)
 
 
@@ -235,12 +276,12 @@ def _validation(run: Path) -> Iterator[float]:
 
 def number(value: float | None, metric: str = "dice") -> str:
     """A figure with the digits of its metric."""
-    return "\u2013" if value is None else f"{value:.{DIGITS[metric]}f}".replace("-", "\u2212")
+    return "\u2013" if value is None else f"{value:.{DIGITS.get(metric, 3)}f}".replace("-", "\u2212")
 
 
 def signed(value: float | None, metric: str = "dice") -> str:
     """A difference, with its sign."""
-    return "\u2013" if value is None else f"{value:+.{DIGITS[metric]}f}".replace("-", "\u2212")
+    return "\u2013" if value is None else f"{value:+.{DIGITS.get(metric, 3)}f}".replace("-", "\u2212")
 
 
 def p_value(value: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from typing import Any
 from morphogen.errors import InputError
 from morphogen.study.arms import find, place
 from morphogen.study.bench import AUDIT
-from morphogen.study.compare import METRICS, Cell, Group, group_cells
+from morphogen.study.compare import Cell, Group, group_cells
+from morphogen.study.diagnoses import by_class, confusions
+from morphogen.study.kinds import CLASSIFICATION, kind_of
 from morphogen.study.recipe import OWN_TEST, load_study
 from morphogen.study.verdict import judge_study
 
@@ -61,6 +62,8 @@ def join(out: Path) -> Joined:
         "cells": [{"name": cell.path.stem, **cell.values} for cell in cells],
         "comparisons": [c.row(group) for group in groups for rows in group.comparisons.values() for c in rows],
         "arms": _arms(groups, primary),
+        **confusions(groups),
+        **by_class(groups),
         "empty": _empty(cells),
         "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
         "audit": {fold: audit_sections(values["audit"]) for fold, values in images.items() if values.get("audit")},
@@ -104,7 +107,7 @@ def _read_cell(path: Path) -> Cell:
         values = json.loads(path.read_text(encoding="utf-8"))
         absent = [field for field in FIELDS if field not in values]
         rows = values["scores"] if not absent else {}
-        faulty = [i for i, row in rows.items() if not all(math.isfinite(float(row[metric])) for metric in METRICS)]
+        faulty = [i for i, row in rows.items() if not kind_of(values["judge"]).is_row(row)]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{path}: is not a finished cell; remove it and run the study again") from None
     if absent or not rows:
@@ -198,8 +201,15 @@ def protocol(config: Mapping[str, Any], splits: Mapping[str, Any], cells: Sequen
         "fewer_pairs": fewer_pairs(cells),
         "hours": sum(_seconds(cells).values()) / 3600,
         "intervals": "hierarchical bootstrap over subjects, then images, and seeds where they are crossed; 95 %",
-        "tests": "sign flips of subject means, two-sided; Holm's correction over the comparisons of one metric",
+        "tests": _tests(cells),
     }
+
+
+def _tests(cells: Sequence[Cell]) -> str:
+    classified = any(kind_of(cell.values["judge"]) is CLASSIFICATION for cell in cells)
+    exchange = " (of scores of whole sets: exchanges of both arms, subject by subject)" if classified else ""
+    flips = f"sign flips of subject means{exchange}, two-sided"
+    return f"{flips}; Holm's correction over the comparisons of one metric"
 
 
 def _summary(name: str) -> str:
@@ -247,7 +257,7 @@ def _judges(out: Path, judges: Sequence[str]) -> dict[str, Any]:
         for judge in judges:
             name, sign, _ = path.parents[1].name.partition(f".{file_name(judge)}.fold")
             arm = find(name)
-            if sign and arm and "segmenter" in values:  # neither the gate's segmenter nor the judge of adherence
+            if sign and arm and {"segmenter", "classifier"} & {*values}:  # no run of a gate or of adherence
                 found.setdefault(values["segmenter"] if arm.network else judge, values.get("architecture"))
     return found
 

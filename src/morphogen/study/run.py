@@ -23,6 +23,8 @@ from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.cells import Tools, default_tools, run_training
 from morphogen.study.estimate import Estimate, estimate
+from morphogen.study.image_classes import refuse_classes
+from morphogen.study.kinds import CLASSIFICATION, kind_of, room_of
 from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images, variants
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
@@ -106,17 +108,23 @@ def prepare(config: StudyConfig) -> Bench:
 def _refuse_for_judges(bench: Bench) -> None:
     """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing.
 
-    Or one that cannot work at the study's resolution.
+    Or one that cannot work at the study's resolution, or with the classes of its images.
     """
     import torch
 
+    from morphogen.classifiers import refuse_size as refuse_multiple
     from morphogen.segmenters import build, resolve
     from morphogen.segmenters.any_size import refuse_size
     from morphogen.segmenters.pretrained import NONE
 
+    refuse_classes(bench)
     n_classes = len(bench.dataset.classes)
     for judge in bench.config.judges:
         name, architecture = judge.partition("+")[0], architecture_of(judge, bench.config)
+        if kind_of(judge) is CLASSIFICATION:
+            refuse_multiple(name, bench.config.resolution)
+            room_of(judge).build(name, len(bench.image_classes), architecture)
+            continue
         resolved = resolve(name, architecture)
         if resolved.get("weights", NONE) != NONE:
             build(name, n_classes, architecture)

@@ -20,6 +20,7 @@ from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
 from morphogen.sampling.runner import run_jobs
 from morphogen.study.arms import BALANCE, OWN, Arm, Variant
 from morphogen.study.bench import Bench
+from morphogen.study.kinds import CLASSIFICATION, kind_of, room_of
 from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
@@ -214,28 +215,26 @@ def architecture_of(judge: str, config: StudyConfig) -> dict[str, Any]:
     """Options of a judge in this study: those in its name, and the study's foundation where it rests on one.
 
     Raises:
-        InputError: There is no such segmenter, option or value, or the generator has no such preset.
+        InputError: There is no such network, option or value, or the generator has no such preset.
     """
-    from morphogen.segmenters import named
-
-    name, options = named(judge)
+    name, options = room_of(judge).named(judge)
     return {"foundation": foundation_name(config), **options} if name == "features" else options
 
 
 def judge_recipe(config: StudyConfig, name: str, n_train: int) -> dict[str, Any]:
-    """What the study's recipe says of a segmenter's training; empty where it has none, or the segmenter.
+    """What the study's recipe says of a judge's training; empty where it has none, or the judge (no classifier has).
 
     The arm decides the augmentation and the study the resolution. The real pairs alone count for the length, so that
     all arms take the same number of steps.
 
     Args:
         config: The study.
-        name: The segmenter.
+        name: The judge, without options.
         n_train: Real training pairs of a repetition.
     """
     from morphogen.segmenters import entry, published
 
-    if config.recipe is None or not entry(name).recipe:
+    if config.recipe is None or kind_of(name) is CLASSIFICATION or not entry(name).recipe:
         return {}
     return {k: v for k, v in published(name, n_train).items() if k not in ("resolution", "augmentation")}
 
@@ -246,11 +245,9 @@ def foundations(config: StudyConfig) -> list[str]:
     Raises:
         InputError: A judge has no such option.
     """
-    from morphogen.segmenters import resolve
-
     found = [foundation_name(config)] if uses_foundation(config) else []
     for judge in config.judges:
-        stated = resolve(judge.partition("+")[0], architecture_of(judge, config)).get("foundation")
+        stated = room_of(judge).resolve(judge.partition("+")[0], architecture_of(judge, config)).get("foundation")
         found += [str(stated)] if stated is not None else []
     return list(dict.fromkeys(found))
 
@@ -277,7 +274,11 @@ def foundation_card(config: StudyConfig) -> dict[str, Any]:
 
 
 def read_synthetic(folder: Path, real: Dataset) -> Dataset:
-    """The pairs in a folder of the sampling runner, with the classes of `real`, in the order of their ids."""
+    """The pairs in a folder of the sampling runner, with the classes of `real`, in the order of their ids.
+
+    A pair whose class nobody asked for is of the class of the image whose mask it was painted from.
+    """
+    labels = {record.id: record.label for record in real}
     rows = [json.loads(line) for line in (folder / MERGED).read_text(encoding="utf-8").splitlines()]
     records = tuple(
         Record(
@@ -285,7 +286,7 @@ def read_synthetic(folder: Path, real: Dataset) -> Dataset:
             folder / f"images/{row['id']}.png",
             folder / f"masks/{row['id']}.png",
             caption=row.get("prompt"),
-            label=row.get("label"),
+            label=row.get("label") or labels.get(row.get("source_mask", "")),
             origin=row,
         )
         for row in rows
@@ -312,6 +313,11 @@ class ArrayPairs:
 
     def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return self.images[index], self.masks[index]
+
+    def image(self, index: int, /) -> NDArray[np.uint8]:
+        """(3, R, R) uint8."""
+        image: NDArray[np.uint8] = self.images[index]
+        return image
 
 
 def autoencoded_pairs(bench: Bench, repetition: Repetition) -> ArrayPairs:

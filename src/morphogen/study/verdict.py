@@ -7,12 +7,14 @@ from typing import Any
 
 from morphogen.study.arms import MAIN
 from morphogen.study.compare import Comparison, Group
+from morphogen.study.kinds import SEGMENTATION, label
 
 CONTROL, HEADROOM, NOISE = "real-geo", "more-real", "duplicated"
 
 
 def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, Any]:
-    """Compare real + synthetic with real, both with geometric augmentation, on the mean Dice of `group`.
+    """Compare real + synthetic with real, both with geometric augmentation, on the mean Dice of `group`, or where its
+    judge is a classifier on its macro-F1.
 
     Of several such arms (with options in their names) it is the first one that the study names.
 
@@ -23,17 +25,20 @@ def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, A
     Returns:
         ``outcome`` (helped, hurt or undecided), ``arm``, ``text`` (one paragraph), ``diff``, ``ci95``,
         ``smallest_detectable_gain`` and ``can_detect`` (False: more real data was undecided too; None: not known).
+        ``metric`` where it is another one than Dice.
     """
-    found = {c.arm: c for c in group.comparisons["dice"]} if group else {}
+    found = {c.arm: c for c in group.comparisons[group.kind.headline]} if group else {}
     ours = group.lead if group else MAIN
     main, headroom = found.get(ours), found.get(HEADROOM)
     if main is None or group is None:
         return _no_verdict(ours, missing)
     missing = missing if ours == MAIN and not _has_variants(group) else _of_the_verdict(group, missing)
     outcome = "undecided" if main.undecided else "helped" if main.difference.mean > 0 else "hurt"
-    sentences = [_lead(outcome, main), _evidence(group, main), *_limits(outcome, main, headroom)]
+    sentences = [_lead(outcome, main, group.kind.noun), *_beside(group), _evidence(group, main)]
+    sentences += _limits(outcome, main, headroom)
     sentences += _chance(outcome, main, found.get(NOISE))
     return {
+        **({} if group.kind is SEGMENTATION else {"metric": group.kind.headline}),
         "outcome": outcome,
         "arm": ours,
         "text": " ".join(sentences + _caveats(main, missing)),
@@ -62,19 +67,29 @@ def _no_verdict(arm: str, missing: Sequence[str]) -> dict[str, Any]:
     return {"outcome": "undecided", "arm": arm, "text": text, **nothing}
 
 
-def _lead(outcome: str, main: Comparison) -> str:
+def _lead(outcome: str, main: Comparison, noun: str) -> str:
     arm, control = main.means
     named = "" if main.arm == MAIN else f" ({main.arm})"
     if outcome == "undecided":
         return (
-            f"Undecided: mean Dice is {arm:.3f} with synthetic pairs{named} and {control:.3f} without, a difference of "
+            f"Undecided: {noun} is {arm:.3f} with synthetic pairs{named} and {control:.3f} without, a difference of "
             f"{main.difference.mean:+.3f}{_interval(main)}, which may be chance."
         )
     word, verb = ("Helped", "raised") if outcome == "helped" else ("Hurt", "lowered")
     return (
-        f"{word}: adding synthetic pairs{named} {verb} the mean Dice from {control:.3f} to {arm:.3f}, "
+        f"{word}: adding synthetic pairs{named} {verb} the {noun} from {control:.3f} to {arm:.3f}, "
         f"a difference of {main.difference.mean:+.3f}{_interval(main)}."
     )
+
+
+def _beside(group: Group) -> list[str]:
+    """What other metrics of the judge say of the same difference."""
+    found = [c for metric in group.kind.beside for c in group.comparisons[metric] if c.arm == group.lead]
+    return [
+        f"{label(c.metric)} went from {c.means[1]:.3f} to {c.means[0]:.3f}, a difference of {c.difference.mean:+.3f}"
+        f"{_interval(c)}."
+        for c in found
+    ]
 
 
 def _interval(main: Comparison) -> str:
