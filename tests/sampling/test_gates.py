@@ -255,6 +255,6 @@ def test_recorded_scores_are_those_of_the_manifest_and_must_be_there(tmp_path: P
     for id_ in ("b", "c", "unknown"):
         with pytest.raises(InputError, match=rf"--gates drawn: .*: {id_} states no 'drawn' .*; leave that gate out"):
             recorded_scores(rows, [id_], ["drawn"], tmp_path)
-    with pytest.raises(InputError, match="a states no 'ambiguous' .* as generators that make their own masks do; leave"):
+    with pytest.raises(InputError, match=r"a states no 'ambiguous' .* as generators that make their own masks do"):
         recorded_scores(rows, ["a"], ["ambiguous"], tmp_path)
     assert recorded_scores({"a": {"origin": {"area": 0.3}}}, ["a"], ["area"], tmp_path) == {"area": [0.3]}
