@@ -87,7 +87,7 @@ class DualConfig:
     """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
     lr: float = 2e-4
     """AdamW's learning rate."""
-    conv_lr: float = 1e-3
+    conv_lr: float = 5e-3
     """That of the widened first and last layer, which have to learn from zero what the mask half means."""
     lr_scheduler: str = "cosine"
     """constant, or cosine, down to 0 at the last step."""
