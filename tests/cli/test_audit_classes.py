@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from morphogen.classifiers import build, resolve
 from morphogen.classifiers.predictor import load_classifier, save_classifier
@@ -21,11 +22,13 @@ CLASSES = ("benign keratosis", "melanocytic nevus", "melanoma")
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Synthetic and real images, and a classifier that nobody trained."""
+    """Synthetic and real images, and a classifier that nobody trained, which takes all of them for nevi."""
     for name, seed in (("syn", 1), ("real", 2)):
         phantom_dataset(tmp_path / name, "skin", 12, 24, seed=seed)
     (tmp_path / "run/final").mkdir(parents=True)
     net, architecture = build("small", 3), resolve("small", {})
+    with torch.no_grad():
+        list(net.parameters())[-1].copy_(torch.tensor([0.0, 3.0, -1.0]))
     save_classifier(tmp_path / "run/final", net, "small", architecture, CLASSES, 24)
     return tmp_path / "syn", tmp_path / "real", tmp_path / "run"
 
