@@ -12,6 +12,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from morphogen.data.phantoms import phantom
+from morphogen.data.records import Record
 from morphogen.errors import InputError
 from morphogen.sampling.gates import (
     GATES,
@@ -19,6 +20,7 @@ from morphogen.sampling.gates import (
     SCORES,
     SEGMENTED,
     Limit,
+    class_scores,
     clipped,
     colourfulness,
     dice_score,
@@ -137,7 +139,7 @@ def test_only_the_scores_of_the_gates_are_taken() -> None:
     assert set(picture_scores(IMAGES[:1], ["saturation", "copies"])) == {"clipped", "colourfulness"}
     assert picture_scores(iter(IMAGES[:1]), ["adherence"]) == {}
     noted = {"drawn", "untouched", "area", "ambiguous"}
-    assert set(GATES) == {"adherence", "agreement", "copies", "blur", "saturation", *noted}
+    assert set(GATES) == {"adherence", "agreement", "copies", "blur", "saturation", "class-agreement", *noted}
 
 
 def test_all_gates_that_failed_are_named_in_their_order() -> None:
@@ -258,3 +260,15 @@ def test_recorded_scores_are_those_of_the_manifest_and_must_be_there(tmp_path: P
     with pytest.raises(InputError, match=r"a states no 'ambiguous' .* as generators that make their own masks do"):
         recorded_scores(rows, ["a"], ["ambiguous"], tmp_path)
     assert recorded_scores({"a": {"origin": {"area": 0.3}}}, ["a"], ["area"], tmp_path) == {"area": [0.3]}
+
+
+def test_the_class_that_was_asked_for_is_held_against_what_a_classifier_says() -> None:
+    records = [Record(i, Path("x.png"), label=label) for i, label in (("a", "nevus"), ("b", "melanoma"))]
+    said = [{"nevus": 0.3, "melanoma": 0.7}, {"nevus": 0.71, "melanoma": 0.29}]
+    scores = class_scores(said, records, Path("syn"))
+    assert scores == [0.3, 0.29]
+    found = judge(["class-agreement"], [Limit.fixed("probability")], ["a", "b"], {"probability": scores}, ["t"])
+    assert found.kept == ["a"]
+    for label, said_of in (("mole", "is of class 'mole'"), (None, "states no class")):
+        with pytest.raises(InputError, match=rf"syn: c {said_of}, and the classifier knows nevus, melanoma"):
+            class_scores(said[:1], [Record("c", Path("x.png"), label=label)], Path("syn"))
