@@ -77,18 +77,18 @@ class TestBalance:
     @pytest.mark.parametrize(("exponent", "share"), [(1.0, 0.5), (0.5, 1 / 3)])
     def test_shares_of_classes(self, exponent: float, share: float) -> None:
         """Of 8 and 2 records: 2^(1 - e) / (8^(1 - e) + 2^(1 - e)); within four standard errors."""
-        found = drawn(task(UNEVEN, balance=exponent))["skin"] / 4000
+        found = drawn(task(UNEVEN, class_balance=exponent))["skin"] / 4000
         assert found == pytest.approx(share, abs=4 * 0.5 / 4000**0.5)
 
     def test_every_record_of_a_class_is_drawn(self) -> None:
-        made = task(UNEVEN, balance=1.0)
+        made = task(UNEVEN, class_balance=1.0)
         counts = Counter(made.balance.item(Draw(0, seed)) for seed in range(2000))
         assert counts.keys() == set(range(10))
         assert all(abs(counts[i] - 500) < 80 for i in (8, 9))
 
     def test_draw_is_a_function_of_its_seed_alone(self) -> None:
-        made = task(UNEVEN, balance=1.0)
-        other = task(UNEVEN, balance=1.0).balance.item(Draw(3, 5))
+        made = task(UNEVEN, class_balance=1.0)
+        other = task(UNEVEN, class_balance=1.0).balance.item(Draw(3, 5))
         assert made.balance.item(Draw(0, 5)) == made.balance.item(Draw(7, 5)) == other
 
 
@@ -182,7 +182,9 @@ class TestRun:
         assert len(predictor.hash) == 64
         assert predictor([]).shape == (0, 2)
 
-    @pytest.mark.parametrize("changes", [{"balance": 1.0, "ema_decay": 0.9}, {"weighting": 1.0, "optimizer": "sgd"}])
+    @pytest.mark.parametrize(
+        "changes", [{"class_balance": 1.0, "ema_decay": 0.9}, {"weighting": 1.0, "optimizer": "sgd"}]
+    )
     def test_stopped_and_continued_ends_with_the_same_bits(
         self, changes: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -274,7 +276,7 @@ class TestWrong:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"balance": 1.5}, "--balance 1.5: must lie in 0 to 1"),
+            ({"class_balance": 1.5}, "--class-balance 1.5: must lie in 0 to 1"),
             ({"weighting": float("nan")}, "--weighting nan"),
             ({"select_by": "auc"}, "--select-by auc: choose macro_f1 or balanced_accuracy"),
             ({"ema_decay": 1.0}, "--ema-decay 1.0"),

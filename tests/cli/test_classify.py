@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The data, and the run of a classifier on them."""
     root = tmp_path_factory.mktemp("classifier")
     data = folder(root / "data")
-    words = ["train", "small", str(data), "--out", str(root / "run"), *QUICK, "--balance", "0.5"]
+    words = ["train", "small", str(data), "--out", str(root / "run"), *QUICK, "--class-balance", "0.5"]
     assert main([*words, "--json", str(root / "note.json")]) == 0
     return data, root / "run"
 
@@ -161,7 +161,7 @@ class TestBadInput:
             (["train", "small", "DATA", "--out", "NEW", "--encoder", "lite0"], "--encoder: small has no such option"),
             (["train", "small", "DATA", "--out", "NEW", "--mask-values", "0=0,255=1"], "looks at no masks"),
             (["train", "convnext", "DATA", "--out", "NEW", "--resolution", "50"], "multiples of 32 px"),
-            (["train", "small", "DATA", "--out", "NEW", "--balance", "2"], "--balance 2"),
+            (["train", "small", "DATA", "--out", "NEW", "--class-balance", "2"], "--class-balance 2"),
             (["predict", "RUN", "DATA", "--out", "NEW", "--probabilities"], "--probabilities: is of segmenters"),
             (["eval", "classes", "DATA", "DATA"], "holds no finished classifier"),
         ],

@@ -64,7 +64,7 @@ class ClassifierTask:
         self.items = [(source, i) for source in train for i in range(len(source))]
         self.labels = np.array([k for source in train for k in class_ids(source.dataset, self.classes)])
         self.truth = np.array(class_ids(val.dataset, self.classes), dtype=np.int64)
-        self.balance = Balance(self.labels.tolist(), config.balance)
+        self.balance = Balance(self.labels.tolist(), config.class_balance)
         counts = np.bincount(self.labels, minlength=len(self.classes)).astype(np.float64)
         self.weights = torch.tensor((counts.sum() / (len(counts) * counts)) ** config.weighting, dtype=torch.float32)
         with torch.random.fork_rng(devices=[]):

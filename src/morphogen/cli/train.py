@@ -98,8 +98,8 @@ class Train(Verb):
     """Segmenters: sizes at which the steps train in turn, as factors on --resolution (0.75 1 1.25)."""
     colour_exchange: bool | None = None
     """Segmenters: every image takes the colours of another one, as SANet trains."""
-    balance: float | None = None
-    """Classifiers: 0 samples the images as they are, 1 every class equally often, 0.5 between."""
+    class_balance: float | None = None
+    """Classifiers and dual: 0 samples the images as they are, 1 every class equally often, 0.5 between."""
     weighting: float | None = None
     """Classifiers: 0 weighs all images alike in the loss, 1 all classes, 0.5 between."""
     select_by: str | None = None

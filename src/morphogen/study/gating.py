@@ -272,7 +272,7 @@ def _gate_classifier(bench: Bench, repetition: Repetition, tools: Tools) -> Pred
         batch=config.train_batch_size,
         seed=seed,
         out=bench.out / "runs" / f"gate.{name}.{repetition.label}",
-        recipe={"classes": bench.image_classes, "balance": 1.0},
+        recipe={"classes": bench.image_classes, "class_balance": 1.0},
     )
     return tools.load(tools.train(job), config.device)
 
