@@ -332,6 +332,7 @@ MISSING = {
     "predict": "{gone} {gone} --out {out}",
     "eval masks": "{gone} {gone}",
     "eval images": "{gone} {gone}",
+    "eval classes": "{gone} {gone}",
     "audit": "{gone} {gone}",
     "rate": "{gone} {gone} --out {out}",
     "report": "{gone}",
