@@ -162,7 +162,7 @@ def test_the_gate_drops_what_is_not_of_the_class_that_was_asked_for(make: Make, 
     found = run_study(config, networks.tools)
     r = prepare(config).splits.repetitions[0]
     (job,) = networks.named("gate.")
-    assert (job.judge, job.seed, job.recipe) == ("small", 2000, {"classes": CLASSES, "balance": 1.0})
+    assert (job.judge, job.seed, job.recipe) == ("small", 2000, {"classes": CLASSES, "class_balance": 1.0})
     assert job.train[0].dataset.ids == r.train
     assert not len(job.validation)
     gates = found["audit"]["fold0"]["gates"]
