@@ -1,8 +1,8 @@
 """The figures of a study as Markdown, for docs/results.md: ``python runs/study_table.py R``.
 
-cells/ and images/ suffice. A table for every judge and test set (the first is the one of the verdict), then one of the
-synthetic images and one of what the gates took. An arm that has fewer repetitions than the verdict's is marked, and is
-compared with its control on its own repetitions.
+cells/ and images/ suffice. A table for every judge and test set (the first is the one of the verdict; of a classifier
+with the recall of every class), then one of the synthetic images and one of what the gates took. An arm that has fewer
+repetitions than the verdict's is marked, and is compared with its control on its own repetitions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from statistics import mean
 from typing import Any
 
 from morphogen.study.compare import Comparison, Group
+from morphogen.study.kinds import label
 from morphogen.study.report import measured
 from morphogen.study.results import join
 
@@ -36,16 +37,20 @@ def difference(found: Comparison | None) -> str:
 
 
 def arms(group: Group) -> list[str]:
-    """One line an arm: Dice with its interval, IoU, HD95, and the difference of Dice to its control."""
-    against = {c.arm: c for c in group.comparisons["dice"]}
+    """One line an arm: the metric of a verdict with its interval, the others, and its difference to the control's."""
+    headline = group.kind.headline
+    against = {c.arm: c for c in group.comparisons[headline]}
     marked = {arm: group.exploratory(arm) for arm in group.arms}
     varied = any("+" in arm for arm in group.arms)
-    columns = ["arm", *(["synthetic pairs"] if varied else []), "Dice", "IoU", "HD95, px at native size"]
-    columns += ["Dice minus its control", "p (Holm)", *(["repetitions"] if any(marked.values()) else [])]
+    others = [metric for metric in next(iter(group.means.values())) if metric != headline]
+    columns = ["arm", *(["synthetic pairs"] if varied else []), label(headline), *map(label, others)]
+    columns += [f"{label(headline)} minus its control", "p (Holm)"]
+    columns += ["repetitions"] if any(marked.values()) else []
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for arm, of in group.means.items():
         line = f"| `{arm}` | " + (f"{pairs(group, arm)} | " if varied else "")
-        line += f"{of['dice'].mean:.3f}{interval(of['dice'].ci95)} | {of['iou'].mean:.3f} | {of['hd95'].mean:.0f} | "
+        line += f"{of[headline].mean:.3f}{interval(of[headline].ci95)} | "
+        line += "".join(f"{of[metric].mean:.{0 if metric == 'hd95' else 3}f} | " for metric in others)
         line += difference(against.get(arm))
         if any(marked.values()):
             line += f" {marked[arm] or len(group.runs(arm))} |"
@@ -60,18 +65,18 @@ def images(results: Mapping[str, Any]) -> list[str]:
     columns = [f"{metric}, {name}" for name in known for metric in ("KID x 1000", "FID")]
     columns += ["adherence", "its judge on real", "flagged as near-copies"]
     table = []
-    for label, values in found.items():
-        rows, adherence, audit = values["distances"]["rows"], values["adherence"], results["audit"].get(label, {})
-        distances = [v for name in known for v in (1000 * rows[name]["kid"]["mean"], rows[name]["fid"])]
+    for name, values in found.items():
+        rows, adherence, audit = values["distances"]["rows"], values["adherence"], results["audit"].get(name, {})
+        distances = [v for row in known for v in (1000 * rows[row]["kid"]["mean"], rows[row]["fid"])]
         copies = audit.get("memorisation", {}).get("rate", float("nan"))
         table.append([*distances, adherence["dice"], adherence["dice_on_real"], copies])
     if not table:
         return []
     table.append([mean(column) for column in zip(*table, strict=True)])
     lines = ["| repetition | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for label, values in zip([*found, "mean"], table, strict=True):
+    for name, values in zip([*found, "mean"], table, strict=True):
         shown = [f"{v:.1f}" for v in values[:-3]] + [f"{v:.3f}" for v in values[-3:-1]] + [f"{values[-1]:.0%}"]
-        lines.append(f"| {label} | " + " | ".join(shown) + " |")
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
     return lines
 
 
@@ -83,9 +88,9 @@ def gates(audit: Mapping[str, Any]) -> list[str]:
         return []
     columns = ["synthetic pairs of", "accepted", "rejected", *(f"by {name}" for name in names)]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for label, of in found.items():
-        counts = [of["accepted"], of["rejected"], *(of["reasons"].get(name, 0) for name in names)]
-        lines.append(f"| {label} | {' | '.join(map(str, counts))} |")
+    for name, of in found.items():
+        counts = [of["accepted"], of["rejected"], *(of["reasons"].get(gate, 0) for gate in names)]
+        lines.append(f"| {name} | {' | '.join(map(str, counts))} |")
     return lines
 
 

@@ -47,6 +47,15 @@ def test_options_stand_in_the_name() -> None:
     assert found.name == "syn-geo+text=none+n=100+sampling-steps=5"
     assert "first 100 accepted pairs; sampling_steps 5; text none" in found.summary
     assert arm("syn+n=7").control == "real"
+    assert found.gated
+
+
+def test_an_arm_may_pass_over_the_gates() -> None:
+    found = arm("syn-geo+gates=none+n=9")
+    assert (found.gated, found.n, found.sampling) == (False, 9, ())
+    assert "the first 9 pairs; whatever the gates say" in found.summary
+    names = ["syn-geo+n=9", "syn-geo+gates=none+n=9"]
+    assert sorted(names[::-1], key=place) == names
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,7 @@ def test_options_stand_in_the_name() -> None:
         ("syn-geo+n=0", "n takes a whole number from 1 on, not '0'"),
         ("syn-geo+n=-3", "n takes a whole number"),
         ("syn-geo+n=1e3", "n takes a whole number"),
+        ("syn-geo+gates=blur", "gates takes none, not 'blur': none trains on what they dropped too"),
     ],
 )
 def test_a_wrong_name_is_one_line(name: str, says: str) -> None:

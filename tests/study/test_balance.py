@@ -112,6 +112,31 @@ def test_gates_of_the_masks(make: Make, quick: Any) -> None:
     assert all(record.label for record in kept)
 
 
+def test_a_balanced_arm_takes_no_more_of_a_class_than_it_needs(
+    make: Make, quick: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = bench_of(make(arms=("syn-geo",), synthetic=40, gates=("area", "ambiguous")))
+    repetition, wanted = bench.splits.repetitions[0], {"melanoma": 9, "nevus": 3}
+    variant = Variant((("balance", "melanoma=9,nevus=3"),))
+    made = synthetic_pairs(bench, repetition, variant)
+    assert Counter(r.label for r in made) == {"melanoma": 30, "nevus": 10}  # 40 candidates, as 9 to 3
+    passed = {r.id for r in made if (r.origin or {})["origin"]["ambiguous"] < 0.15}
+    accepted = {name: [r.id for r in made if r.label == name and r.id in passed] for name in wanted}
+    kept = kept_pairs(bench, repetition, quick.tools, variant)
+    assert set(kept.ids) == {i for name, n in wanted.items() for i in accepted[name][:n]}
+    assert len(kept_pairs(bench, repetition, quick.tools, variant, 4)) == 4
+    whole = kept_pairs(bench, repetition, quick.tools, variant, gated=False)
+    assert Counter(r.label for r in whole) == wanted
+    assert not {*whole.ids} <= passed
+    assert set(kept_pairs(bench, repetition, quick.tools, gated=False).ids) == set(
+        synthetic_pairs(bench, repetition).ids
+    )
+    short = {name: len(accepted[name]) for name in wanted if len(accepted[name]) < wanted[name]}
+    said = capsys.readouterr().out
+    assert all(f"{n} synthetic pairs of {name} are there, not {wanted[name]}" in said for name, n in short.items())
+    assert len(kept) == sum(wanted.values()) - sum(wanted[name] - n for name, n in short.items())
+
+
 def test_the_study_may_balance_for_all_arms(make: Make) -> None:
     config = make(arms=("syn-geo", "syn-geo+balance=none", "syn-geo+balance=nevus=2,melanoma=3"), balance="largest")
     bench = bench_of(config)
@@ -170,6 +195,7 @@ def test_what_is_no_balance_leaves_hashes_and_older_studies_as_they_were(make: M
         ({"arms": ("syn-geo+balance=some",)}, "--arms syn-geo+balance=some: balance some: give none, largest"),
         ({"arms": ("syn-geo+balance=a/b=3",)}, "'a/b=3' holds a /, and arms are names of files"),
         ({"arms": ("syn-geo", "syn-geo+balance=none")}, "are one and the same arm"),
+        ({"arms": ("syn-geo", "syn-geo+gates=none")}, "are one and the same arm"),
         ({"arms": ("syn-geo+balance=9",), "generator": "copy-paste"}, "copy-paste has no options for sampling"),
         ({"arms": ("syn-geo+balance=9",), "generator": "siamese"}, "there is no option 'balance'"),
     ],

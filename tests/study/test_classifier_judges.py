@@ -20,6 +20,7 @@ from morphogen.metrics.classification import classification_scores
 from morphogen.study.cells import JudgeRun, Tools
 from morphogen.study.gating import gate_classifier
 from morphogen.study.oversample import oversampled
+from morphogen.study.plan import trainings
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import prepare, run_study
 
@@ -192,6 +193,12 @@ def test_the_gate_classifier_is_another_one_than_the_judge(make: Make, monkeypat
     assert gate_classifier(make(judges=("resnet50+weights=none",), resolution=64)) == "small"
 
 
+def test_an_arm_with_a_segmenter_of_its_own_leaves_classifiers_out(make: Make) -> None:
+    bench = prepare(make(arms=("real-geo", "features"), judges=("unet", "small"), seeds=1, resolution=64))
+    plan = trainings(bench.splits, bench.config.arms, bench.config.judges, ("test",))
+    assert [(t.arm, t.judge) for t in plan] == [("real-geo", "unet"), ("real-geo", "small"), ("features", "unet")]
+
+
 def test_a_classifier_is_trained_and_scored(make: Make) -> None:
     config = make(arms=("real-geo",), seeds=1, judges=("small",), folds=2, resolution=32)
     found = run_study(config)
@@ -209,7 +216,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"arms": ("features",)}, "small among --judges is a classifier"),
+            ({"arms": ("features",), "judges": ("small",)}, "small among --judges only classify; add a segmenter"),
             ({"recipe": "published"}, "small among --judges has none"),
             ({"judges": ("smal",)}, "did you mean small"),
             ({"judges": ("small+deep=1",)}, "deep"),

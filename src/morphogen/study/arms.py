@@ -30,6 +30,7 @@ class Arm:
         control: The arm that it is compared with, or None for a baseline.
         network: Segmenter that takes the judge's place in this arm; its cells carry the judge's name.
         n: Synthetic pairs, the first accepted ones in the order of the plan; None for all.
+        gated: Leave out the synthetic pairs that a gate of the study dropped.
         sampling: Further options as (option, word), sorted: those of the generator that are for sampling alone, and
             ``balance``.
     """
@@ -41,6 +42,7 @@ class Arm:
     control: str | None = "real-geo"
     network: str | None = None
     n: int | None = None
+    gated: bool = True
     sampling: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -71,6 +73,9 @@ DEFAULT_ARMS = ("real", "real-geo", "syn", "syn-geo", "duplicated")
 
 BALANCE = "balance"
 """Option that is not the generator's: how its pairs are dealt among classes (`morphogen.sampling.budgets`)."""
+
+UNGATED = "none"
+"""Value of the option ``gates``, by which an arm trains on pairs that the study's gates dropped, too."""
 
 MAIN = "syn-geo"
 """The arm that the verdict speaks of is the first one with this base."""
@@ -118,11 +123,19 @@ def arm(name: str) -> Arm:
         if (option := option.replace("-", "_")) in options:
             raise InputError(f"--arms {name}: gives {option} twice; give it once")
         options[option] = value
-    stated = [f"the first {options['n']} accepted pairs"] if "n" in options else []
-    n = _count(name, options.pop("n", None))
+    gates, n = options.pop("gates", None), _count(name, options.pop("n", None))
+    if gates not in (None, UNGATED):
+        raise InputError(
+            f"--arms {name}: gates takes {UNGATED}, not {gates!r}: {UNGATED} trains on what they dropped too"
+        )
+    which = "pairs" if gates else "accepted pairs"
+    stated = [f"the first {n} {which}"] if n else []
+    stated += ["whatever the gates say"] if gates else []
     sampling = tuple(sorted(options.items()))
     stated += [f"{option} {value}" for option, value in sampling]
-    return replace(found, name=name, summary="; ".join([found.summary, *stated]), n=n, sampling=sampling)
+    return replace(
+        found, name=name, summary="; ".join([found.summary, *stated]), n=n, gated=gates is None, sampling=sampling
+    )
 
 
 def find(name: str) -> Arm | None:
@@ -137,8 +150,8 @@ def place(name: str) -> tuple[Any, ...]:
     """Sorts arms: as in the table, an arm's variants after it, by their sampling options, then by their number."""
     found = find(name)
     if found is None:
-        return len(ARMS), (), 0, name
-    return list(ARMS).index(found.base), found.sampling, found.n or 0, name
+        return len(ARMS), (), 0, False, name
+    return list(ARMS).index(found.base), found.sampling, found.n or 0, not found.gated, name
 
 
 def lead(arms: Iterable[str]) -> str:

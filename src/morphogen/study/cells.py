@@ -136,7 +136,8 @@ def _source(bench: Bench, training: Training, part: str, tools: Tools) -> Source
     repetition, resolution = training.repetition, bench.config.resolution
     if part == "synthetic":
         ours = arm(training.arm)
-        return Pairs(kept_pairs(bench, repetition, tools, variant_of(bench.config, ours), ours.n), resolution)
+        variant = variant_of(bench.config, ours)
+        return Pairs(kept_pairs(bench, repetition, tools, variant, ours.n, ours.gated), resolution)
     if part == "oversampled":
         train, ours = bench.dataset.select(repetition.train), arm(lead(bench.config.arms))
         more = ours.n or candidates(bench, repetition, variant_of(bench.config, ours))

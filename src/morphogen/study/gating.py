@@ -23,6 +23,7 @@ from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash, take_validation
 from morphogen.errors import WorkError
 from morphogen.progress import say
+from morphogen.sampling.budgets import Budget
 from morphogen.sampling.gates import (
     CLASSIFIED,
     SEGMENTED,
@@ -45,6 +46,7 @@ from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (
     architecture_of,
     as_pictures,
+    balanced,
     in_order_of_plan,
     paints_into_images,
     read_synthetic,
@@ -65,7 +67,12 @@ HELD_OUT = 1 / 3
 
 
 def kept_pairs(
-    bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN, n: int | None = None
+    bench: Bench,
+    repetition: Repetition,
+    tools: Tools,
+    variant: Variant = OWN,
+    n: int | None = None,
+    gated: bool = True,
 ) -> Dataset:
     """The synthetic pairs of one way of sampling that every gate of the study passes; all of them where it has none.
 
@@ -76,24 +83,41 @@ def kept_pairs(
         repetition: Whose pairs.
         tools: Train the gate segmenter.
         variant: How they were sampled.
-        n: Take the first n that pass, in the order of the plan, or all that there are and say so.
+        n: Take the first n that pass, in the order of the plan, or all that there are and say so. Where classes are
+            balanced, no more are taken of a class than it needs.
+        gated: Leave out what a gate dropped.
 
     Raises:
         WorkError: The gates dropped every pair.
     """
-    found = _accepted(bench, repetition, tools, variant)
+    made = synthetic_pairs(bench, repetition, variant)
+    found = _accepted(bench, repetition, made, tools, variant) if gated and bench.config.gates else made
+    if (pairs := balanced(bench, repetition, variant)) is not None:
+        found = _of_classes(found, pairs, variant.of(repetition.label))
     if n is None:
         return found
     if len(found) < n:
         say(f"{variant.of(repetition.label)}: {len(found)} synthetic pairs are there, not {n}; all of them are taken")
-    first = set(in_order_of_plan(found).ids[:n])
-    return found.where(lambda record: record.id in first)
+    return _only(found, in_order_of_plan(found).ids[:n])
 
 
-def _accepted(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant) -> Dataset:
-    made = synthetic_pairs(bench, repetition, variant)
-    if not bench.config.gates:
-        return made
+def _of_classes(found: Dataset, pairs: Budget, label: str) -> Dataset:
+    """Of every class the first pairs in the order of the plan, as many as it is to have."""
+    planned = in_order_of_plan(found)
+    ids = {name: [record.id for record in planned if record.label == name] for name in pairs}
+    for name, n in pairs.items():
+        if len(ids[name]) < n:
+            say(f"{label}: {len(ids[name])} synthetic pairs of {name} are there, not {n}; all of them are taken")
+    return _only(found, [id_ for name, n in pairs.items() for id_ in ids[name][:n]])
+
+
+def _only(found: Dataset, ids: Sequence[str]) -> Dataset:
+    kept = set(ids)
+    return found.where(lambda record: record.id in kept)
+
+
+def _accepted(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, variant: Variant) -> Dataset:
+    """Of the pairs that were made those that pass; judges them unless that was done."""
     folder = synthetic_folder(bench, repetition, variant)
     with lock(bench.out / ".locks" / f"gates.{repetition.label}.lock", wait=True):
         if not _judged(folder, made, bench.config.gates, repetition.train):

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from morphogen.errors import InputError
+from morphogen.study.arms import arm
+from morphogen.study.kinds import SEGMENTATION, kind_of
 from morphogen.study.recipe import OWN_TEST, StudyConfig
 from morphogen.study.splits import Repetition, Splits
 
@@ -61,10 +63,11 @@ def trainings(
     """
     size = "all" if splits.n_annotated is None else str(splits.n_annotated)
     found = [
-        Training(arm, judge, repetition, size, sets)
+        Training(name, judge, repetition, size, sets)
         for repetition in splits.repetitions
-        for arm in arms
+        for name in arms
         for judge in judges
+        if fits(name, judge)
     ]
     if pattern is None:
         return found
@@ -77,6 +80,11 @@ def trainings(
         example = next(iter(found[-1].cells.values()))
         raise InputError(f"--cells {pattern}: matches no cell of this study; their names look like {example}")
     return kept
+
+
+def fits(name: str, judge: str) -> bool:
+    """Whether a judge takes part in an arm: one that has a segmenter of its own has nothing for classifiers."""
+    return arm(name).network is None or kind_of(judge) is SEGMENTATION
 
 
 def test_sets(config: StudyConfig) -> tuple[str, ...]:

@@ -41,8 +41,8 @@ class StudyConfig:
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only, oversampled (real
     images, those of rarer classes again and again); by default those up to duplicated, and more-real where the data has
     it. Those with synthetic pairs may carry options: +n=100 takes the
-    first 100 accepted pairs, others are the generator's for sampling (syn-geo+n=100+text=none). The verdict speaks of
-    the first syn-geo."""
+    first 100 accepted pairs, +gates=none those that the gates dropped too, others are the generator's for sampling
+    (syn-geo+n=100+text=none). The verdict speaks of the first syn-geo."""
     generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
@@ -134,8 +134,7 @@ class StudyConfig:
         _known("--judges", [judge.partition("+")[0] for judge in self.judges], [*SEGMENTERS, *CLASSIFIERS])
         for judge in self.judges:
             room_of(judge).named(judge)
-        for classifier in classifiers_among(self.judges):
-            _refuse_for_classifier(self, arms, classifier)
+        _refuse_for_classifiers(self, arms, classifiers_among(self.judges))
         _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
         _known("--gates", self.gates, GATES)
         for option, values in (("--arms", self.arms), ("--judges", self.judges), ("--gates", self.gates)):
@@ -273,19 +272,22 @@ def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
 
     seen: dict[tuple[Any, ...], str] = {}
     for one in arms:
-        twin = seen.setdefault((one.base, one.n, variant_of(config, one)), one.name)
+        gated = one.gated and bool(config.gates)
+        twin = seen.setdefault((one.base, one.n, gated, variant_of(config, one)), one.name)
         if twin != one.name:
             raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
 
 
-def _refuse_for_classifier(config: StudyConfig, arms: Sequence[Arm], classifier: str) -> None:
-    """Refuse what a classifier among the judges cannot do."""
+def _refuse_for_classifiers(config: StudyConfig, arms: Sequence[Arm], classifiers: Sequence[str]) -> None:
+    """Refuse what classifiers among the judges cannot do, and what cannot be done where they are alone."""
+    if not classifiers:
+        return
     for one in arms:
-        if one.network is not None:
-            fault = f"is a segmenter of its own, and {classifier} among --judges is a classifier"
-            raise InputError(f"--arms {one.name}: {fault}; leave one of them out")
+        if one.network is not None and len(classifiers) == len(config.judges):
+            fault = f"is a segmenter of its own, and {' '.join(classifiers)} among --judges only classify"
+            raise InputError(f"--arms {one.name}: {fault}; add a segmenter to the judges, or leave the arm out")
     if config.recipe is not None:
-        raise InputError(f"--recipe {config.recipe}: {classifier} among --judges has none; leave one of them out")
+        raise InputError(f"--recipe {config.recipe}: {classifiers[0]} among --judges has none; leave one of them out")
 
 
 def _known(option: str, names: Iterable[str], table: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
-from morphogen.sampling.budgets import NONE, budget, check_balance, plan_captions
+from morphogen.sampling.budgets import NONE, Budget, apportion, budget, check_balance, plan_captions
 from morphogen.sampling.manifest import MERGED, is_whole
 from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
 from morphogen.sampling.runner import run_jobs
@@ -76,10 +77,20 @@ def candidates(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> 
         InputError: Its classes cannot be balanced so.
     """
     config = bench.config
-    if (words := balance_of(config, variant)) != NONE:
-        labels = [record.label for record in bench.dataset.select(repetition.train)]
-        return sum(budget(labels, words).values())
+    if (pairs := balanced(bench, repetition, variant)) is not None:
+        return max(sum(pairs.values()), config.synthetic or 0)
     return config.per_mask * len(repetition.train) if config.synthetic is None else config.synthetic
+
+
+def balanced(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> Budget | None:
+    """Class -> pairs that an arm takes at most, where its classes are balanced; None where it takes what there is.
+
+    Raises:
+        InputError: The classes cannot be balanced so.
+    """
+    if (words := balance_of(bench.config, variant)) == NONE:
+        return None
+    return budget([record.label for record in bench.dataset.select(repetition.train)], words)
 
 
 def balance_of(config: StudyConfig, variant: Variant) -> str:
@@ -145,8 +156,8 @@ def _plan(bench: Bench, repetition: Repetition, sampler: Any, variant: Variant) 
     config, train = bench.config, bench.dataset.select(repetition.train)
     how, seed, prompt, n = config.mask_transform, repetition.seed, config.prompt, candidates(bench, repetition, variant)
     if makes_masks(config):
-        pairs = budget([caption.label for caption in sampler.captions], balance_of(config, variant), n)
-        return plan_captions(sampler.captions, pairs, seed, bench.dataset.classes)
+        pairs = balanced(bench, repetition, variant) or Counter(caption.label for caption in sampler.captions)
+        return plan_captions(sampler.captions, Counter(apportion(pairs, n)), seed, bench.dataset.classes)
     if paints_into_images(config):
         from morphogen.sampling.into import plan_into
 
