@@ -80,8 +80,9 @@ class StudyConfig:
     annotated training pair. The masks are taken in a shuffled order, again and again."""
     balance: str = "none"
     """Classes of the synthetic pairs, for a generator that makes its own masks: none, in proportion to the training
-    images; largest, as many as fill every class up to the largest; N, up to N; or melanoma=100,nevus=20. An arm may
-    have its own (syn-geo+balance=largest)."""
+    images; largest, as many as fill every class up to the largest; N, up to N; or melanoma=100,nevus=20. With
+    --synthetic so many candidates are made, in these proportions, and of each class only what it lacks is taken. An arm
+    may have its own (syn-geo+balance=largest)."""
     mask_transform: str = "random"
     """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
     prompt: str | None = None
