@@ -15,7 +15,9 @@ from PIL import Image
 from morphogen.cli import main
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.segmenters import build
+from morphogen.segmenters.latent import mask_autoencoder
 from morphogen.segmenters.predictor import Predictor, save_segmenter
+from small_foundations import small_tiny
 
 QUICK = ["--encoder", "lite0", "--resolution", "32", "--max-train-steps", "2", "--train-batch-size", "4"]
 
@@ -67,6 +69,28 @@ class TestTrain:
         out = tmp_path / "run"
         assert main(["train", "copy-paste", str(data), "--out", str(out), "--resolution", "32"]) == 0
         assert json.loads((out / "final" / "generator.json").read_text())["resolution"] == 32
+
+    def test_some_images_have_no_mask(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """They train dual's image half; what has no use for them names the first."""
+        monkeypatch.setattr(mask_autoencoder, "_STEPS", 1)
+        monkeypatch.setattr(mask_autoencoder, "_TURNS", 1)
+        data, note = tmp_path / "skin", tmp_path / "note.json"
+        phantom_dataset(data, "skin", 6, 32, seed=1)
+        bare = sorted((data / "masks").iterdir())[:2]
+        for path in bare:
+            path.unlink()
+        small_tiny().save(tmp_path / "foundation")
+        preset = f"{tmp_path / 'foundation'}+segmenter_steps=1+sampling_steps=1"
+        words = ["--out", str(tmp_path / "run"), "--max-train-steps", "1", "--train-batch-size", "2"]
+        assert main(["train", "dual", str(data), *words, "--preset", preset, "--json", str(note)]) == 0
+        assert json.loads(note.read_text())["n_train"] == 6
+        assert "2 of 6 images have no mask and train the image half alone" in capsys.readouterr().out
+        for method in ("siamese", "inpaint", "copy-paste", "unet"):
+            assert main(["train", method, str(data), "--out", str(tmp_path / method)]) == 2
+            assert f"{bare[0].name}: has no mask in masks/" in line(capsys)
+            assert not (tmp_path / method).exists()
 
     def test_test_part_is_never_opened(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Test images and masks are made unreadable; the splits of the file are followed."""

@@ -35,7 +35,8 @@ class Train(Verb):
     method: tyro.conf.Positional[str]
     """Name of a generator, segmenter or classifier."""
     data: tyro.conf.Positional[Path]
-    """Folder of annotated images, in any layout that `morphogen data check` reads."""
+    """Folder of annotated images, in any layout that `morphogen data check` reads; dual also learns from those without a
+    mask."""
     out: Path
     """Run folder: config.yaml, metrics.jsonl, previews/, checkpoints/, final/."""
     mask_values: str | None = None
@@ -137,7 +138,7 @@ class Train(Verb):
         entry = GENERATORS[self.method]
         options = dict(options)
         config = entry.configure(options.pop("preset", None), **options)
-        data = _without(("test", "val"), self.data, self.mask_values)
+        data = _without(("test", "val"), self.data, self.mask_values, entry.bare_images)
         entry.check(data, config)
         refuse_unreadable(data)
         entry.train(data, config, self.out)
@@ -223,14 +224,23 @@ def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
     return cls(**options)
 
 
-def _without(parts: tuple[str, ...], data: Path, mask_values: str | None) -> Dataset:
-    """The dataset without these parts of a stated split, which are dropped before any mask is opened."""
+def _without(parts: tuple[str, ...], data: Path, mask_values: str | None, bare_images: bool = False) -> Dataset:
+    """The dataset without these parts of a stated split, which are dropped before any mask is opened.
+
+    Args:
+        parts: Names of the parts.
+        data: The folder.
+        mask_values: As on the command line.
+        bare_images: Take images without a mask, too, where others have one.
+    """
+    from morphogen.data.faults import stop
     from morphogen.data.mask_values import parse_mask_values
-    from morphogen.data.readers import mask_rule, scan
+    from morphogen.data.readers import mask_rule, scan, without_gaps
     from morphogen.data.records import Dataset
     from morphogen.data.tables import without_dropped
 
-    records = without_dropped(data, [record for record in scan(data) if record.split not in parts])
+    found = scan(data, sink=without_gaps if bare_images else stop)
+    records = without_dropped(data, [record for record in found if record.split not in parts])
     if not records:
         raise InputError(f"{data}: holds {' and '.join(parts)} records only; give data with a training part")
     rule = mask_rule(data, records, None if mask_values is None else parse_mask_values(mask_values))

@@ -25,6 +25,7 @@ class GeneratorEntry:
         source: Where it comes from.
         needs: Which of ``masks``, ``images``, ``prompts`` must be given for sampling.
         module: Import path of a module with ``CONFIG``, ``check``, ``train`` and ``load``.
+        bare_images: Whether images without a mask train it, too.
     """
 
     name: str
@@ -32,6 +33,7 @@ class GeneratorEntry:
     source: str
     needs: frozenset[str]
     module: str
+    bare_images: bool = False
 
     def config(self) -> type[Any]:
         """The frozen dataclass that configures its training."""
@@ -118,6 +120,7 @@ _ENTRIES = (
         source="after Xu, SkinDualGen, 2025, arXiv 2507.19970",
         needs=frozenset(),
         module="morphogen.generators.dual.model",
+        bare_images=True,
     ),
 )
 GENERATORS: dict[str, GeneratorEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -95,6 +95,8 @@ def train(data: Dataset, config: DualConfig, out: Path) -> Path:
         return out
     foundation = check(data, config)
     claim(out, claimed)
+    if bare := len(data) - len(data.annotated):
+        say(f"{data.root}: {bare} of {len(data)} images have no mask and train the image half alone")
     fit(_task(foundation, data, config, out), _loop(config), out, settings, config.method)
     forget(out)
     return out
@@ -125,9 +127,7 @@ def _task(foundation: Foundation, data: Dataset, config: DualConfig, out: Path) 
 def _announce(data: TrainingSet, out: Path) -> None:
     counts = Counter(label for label in data.labels if label is not None)
     classes = ", ".join(f"{label} {n}" for label, n in sorted(counts.items())) or "none is known"
-    bare = int((~data.known).sum())
-    without = f"; {bare} images have no mask and train the image half alone" if bare else ""
-    say(f"{out}: words of the grammar {data.grammar.name}; classes: {classes}{without}")
+    say(f"{out}: words of the grammar {data.grammar.name}; classes: {classes}")
 
 
 def mask_latents(foundation: Foundation, pairs: Pairs, config: DualConfig, out: Path) -> MaskLatents:
