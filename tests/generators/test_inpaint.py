@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -364,6 +365,8 @@ class TestRefusals:
         [
             ("hole_all=0.5", "hole_lesion, hole_normal, hole_all: add up to 1.4; make it 1"),
             ("strength=0", "strength 0"),
+            ("lr=-1e-4", "--lr -0.0001: must be 0 or a positive number"),
+            ("lr=inf", "--lr inf: must be 0 or a positive number"),
             ("strength=1.5", "--strength 1.5: must lie between 0 and 1"),
             ("noise_weight=0.5", "--noise-weight 0.5: must be 1 or more"),
             ("feather=-1", "--feather -1: must be 0 or more"),
@@ -390,6 +393,16 @@ class TestPresets:
             assert inpaint_config(f"lora+{name}") == config  # in any order
         assert inpaint_config("tiny") == InpaintConfig()
         assert set(PRESETS) == {"tiny", "sd15", "sd2", "sdxl", "lora"}
+
+    def test_those_of_the_script_for_sdxl_are_presets(self) -> None:
+        script = Path(__file__).parents[2] / "runs" / "syndiff_sdxl.sh"
+        stated = dict(re.findall(r'^    \[([\w-]+)\]="([^"]+)"$', script.read_text(), re.MULTILINE))
+        assert set(stated) == {"zero-shot", "lora"}
+        configs = {name: inpaint_config(preset) for name, preset in stated.items()}
+        assert {(c.foundation, c.tuning, c.resolution) for c in configs.values()} == {("sdxl-inpaint", "lora", 1024)}
+        assert {name: (c.lr, c.max_train_steps) for name, c in configs.items()} == {
+            "zero-shot": (0, 1), "lora": (1e-4, 2000),
+        }  # fmt: skip
 
     def test_the_options_of_sampling_are_options(self) -> None:
         entry = GENERATORS["inpaint"]

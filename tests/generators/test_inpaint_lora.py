@@ -26,8 +26,10 @@ from morphogen.foundation.lora import ATTENTION, lora_layers
 from morphogen.foundation.lora_files import DIFFUSERS, KOHYA, kohya_name
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import model
-from morphogen.generators.inpaint.config import InpaintConfig
+from morphogen.generators.inpaint.config import InpaintConfig, inpaint_config
 from morphogen.generators.inpaint.task import InpaintTask
+from morphogen.generators.inpaint.zero_shot import zero_shot
+from morphogen.sampling.jobs import Job
 from morphogen.training.task import Draw, Progress
 from small_foundations import perturb, small_foundation, small_tiny
 
@@ -211,6 +213,27 @@ def test_nothing_changes_before_the_first_step(data: Dataset, tmp_path: Path) ->
     assert all(p.grad is not None for p in phase.parameters)
     a = np.concatenate([layer.lora_A["default"].weight.detach().flatten() for layer in lora_layers(made.unet).values()])
     assert abs(a.std() - 1 / RANK) < 0.02  # A is drawn from a normal distribution, B is zero
+
+
+@pytest.mark.parametrize("words", ["", "+ema_decay=0.9+weight_decay=0.5", "+tuning=full+ema_decay=0.9+weight_decay=0.5"])
+def test_at_rate_0_a_run_paints_as_the_untouched_foundation(
+    words: str, trained: tuple[str, Path, Path], data: Dataset, tmp_path: Path
+) -> None:
+    """So that a study, which trains its generator, has zero-shot painting too (runs/syndiff_sdxl.sh)."""
+    kind, stock, _ = trained
+    preset = {"sd": "sd15", "sdxl": "sdxl"}[kind] + f"+lora+lr=0+max_train_steps=1+train_batch_size=1{words}"
+    changes = {"foundation": str(stock), "resolution": 0, "sampling_steps": 3, "normals": "regions"}
+    run = model.train(data, inpaint_config(preset, **changes), tmp_path / "run")
+    zero = zero_shot(str(stock), preset="sampling_steps=3")
+    weights = model.load(run).foundation.unet.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in zero.foundation.unet.state_dict().items())
+    mask = np.zeros((40, 50), dtype=np.int64)
+    mask[10:25, 12:30] = 1
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    job = Job("a_00", 7, mask=mask, image=image, prompt="a photo of a polyp")
+    ours, theirs = (sampler.sample([job])[0].image for sampler in (model.load(run), zero))
+    assert np.array_equal(ours, theirs)
+    assert not np.array_equal(ours, image)
 
 
 def test_names_of_sdxl_are_those_of_its_original_layout() -> None:

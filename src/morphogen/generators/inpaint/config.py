@@ -75,7 +75,7 @@ class InpaintConfig:
     optimizer: str = "adamw"
     """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
     lr: float = 2e-4
-    """AdamW's learning rate."""
+    """AdamW's learning rate; with 0 the run samples as the foundation did that it was given."""
     lr_scheduler: str = "cosine"
     """constant, or cosine, down to 0 at the last step."""
     lr_warmup_steps: int = 0
@@ -123,9 +123,11 @@ class InpaintConfig:
             if value is not None and not low <= value <= high:
                 within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
                 raise InputError(f"--{name.replace('_', '-')} {value:g}: must {within}")
-        for name in ("strength", "lora_alpha", "lr"):
+        for name in ("strength", "lora_alpha"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name.replace('_', '-')} {getattr(self, name):g}: must be positive")
+        if not 0 <= self.lr < math.inf:
+            raise InputError(f"--lr {self.lr:g}: must be 0 or a positive number")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"--ema-decay {self.ema_decay:g}: must lie in 0 to 1, 1 excluded")
         if abs(self.hole_lesion + self.hole_normal + self.hole_all - 1) > 1e-6:
