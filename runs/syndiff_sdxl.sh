@@ -8,6 +8,7 @@
 #   P2, the headline: five folds by sequence (no sequence is in training and test).
 #   P1, for comparison with the paper: 492/60/60 frames at random, which mixes the sequences (the notes say how many).
 # zero-shot is SDXL inpainting untouched: LoRA whose updates stay at zero (one step at rate 0), as there is nothing else to train.
+# Both are told of polyps by name (grammar=polyp): on a foundation of others `auto` is the grammar `generic`.
 # lora: rank 16 on the U-Net's attention, 2,000 steps at 1e-4, the training part of each fold alone.
 # The segmenter is `latent` on Stable Diffusion 1.5's autoencoder with LDM's churches-like U-Net, trained as SDSeg was
 # (100,000 steps of 4); eps with the latent loss (objective=paper), and x0 beside it.
@@ -33,8 +34,8 @@ mkdir -p "$out"
 [ -e "$out/random/records.csv" ] || python "$here/syndiff_random_split.py" "$data/cvc_clinicdb" "$out/random"
 
 declare -A preset=(
-    [zero-shot]="sdxl+lora+lr=0+max_train_steps=1+train_batch_size=1"
-    [lora]="sdxl+lora+mixed_precision=bf16"
+    [zero-shot]="sdxl+grammar=polyp+lora+lr=0+max_train_steps=1+train_batch_size=1"
+    [lora]="sdxl+grammar=polyp+lora+mixed_precision=bf16"
 )
 
 study() { # study GENERATOR PROTOCOL, where PROTOCOL is sequences or random
@@ -57,7 +58,7 @@ from morphogen.generators.inpaint.config import inpaint_config
 from morphogen.segmenters import published
 
 config = inpaint_config(sys.argv[1])
-wanted = ("foundation", "tuning", "lora_rank", "lr", "max_train_steps", "sampling_steps", "guidance", "strength")
+wanted = ("foundation", "grammar", "tuning", "lora_rank", "lr", "max_train_steps", "sampling_steps", "guidance", "strength")
 print({name: getattr(config, name) for name in wanted})
 print({name: value for name, value in published("latent", 492).items() if name in ("resolution", "max_train_steps", "lr")})
 PY
