@@ -26,6 +26,14 @@ def test_in_the_order_given() -> None:
     assert class_ids(data("a", "b"), classes) == [1, 0]
 
 
+def test_a_stated_class_may_be_absent_where_the_caller_says_so() -> None:
+    assert classes_of([data("a", "a")], ["a", "b"], absent=True) == ("a", "b")
+    with pytest.raises(InputError, match="there is nothing to train on"):
+        classes_of([data()], ["a", "b"], absent=True)
+    with pytest.raises(InputError, match="is of class 'c', which is none of a, b"):
+        classes_of([data("a", "c")], ["a", "b"], absent=True)
+
+
 @pytest.mark.parametrize(
     ("labels", "given", "said"),
     [

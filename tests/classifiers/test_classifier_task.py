@@ -98,6 +98,18 @@ class TestLoss:
         assert task(UNEVEN, weighting=1.0).weights.tolist() == pytest.approx([10 / 16, 10 / 4])
         assert task(UNEVEN, weighting=0.5).weights.tolist() == pytest.approx([0.625**0.5, 2.5**0.5])
 
+    def test_a_stated_class_without_records_is_never_learnt(self, tmp_path: Path) -> None:
+        source, val = LabelledPhantoms(UNEVEN), LabelledPhantoms(["mucosa", "skin"]).relabelled("wart", 1)
+        config = replace(QUICK, classes=("mucosa", "skin", "wart"), class_balance=0.5, weighting=1.0)
+        with pytest.raises(InputError, match="holds no training record of class 'wart'"):
+            ClassifierTask("small", [source], val, config)
+        made = ClassifierTask("small", [source], val, config, absent=True)
+        assert made.weights[:2].tolist() == pytest.approx([10 / 16, 10 / 4])  # as without that class
+        assert made.weights.isfinite().all()
+        assert drawn(made, 400).keys() == {"mucosa", "skin"}
+        run = train_classifier("small", source, val, config, tmp_path / "run", absent=True)
+        assert load_classifier(run).classes == config.classes
+
     def test_is_the_weighted_mean_of_minus_log_p_and_adds_up_over_parts(self) -> None:
         made = task(UNEVEN, weighting=1.0)
         made.net.eval()

@@ -102,6 +102,15 @@ def test_an_arm_may_balance_the_classes(make: Make, quick: Any, monkeypatch: pyt
     assert len(list((config.out / "runs").glob("generator.*"))) == 2
 
 
+def test_an_arm_may_lack_a_class_which_its_classifier_never_learns(make: Make) -> None:
+    """The synthetic pairs of a balanced arm are of the rarer class alone."""
+    arms = ("real-geo", "synthetic-only+balance=largest")
+    found = run_study(make(arms=arms, judges=("small",), seeds=1, steps=20, resolution=32))
+    (cell,) = (cell for cell in found["cells"] if cell["arm"] == arms[1])
+    assert all(set(row["p"]) == {"melanoma", "nevus"} for row in cell["scores"].values())
+    assert found["arms"][arms[1]]["small"]["recall/nevus"]["mean"] == 0
+
+
 def test_gates_of_the_masks(make: Make, quick: Any) -> None:
     bench = bench_of(make(arms=("syn-geo",), synthetic=20, gates=("area", "ambiguous")))
     repetition = bench.splits.repetitions[0]

@@ -9,12 +9,13 @@ from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 
 
-def classes_of(train: Iterable[Dataset], given: Sequence[str] = ()) -> tuple[str, ...]:
+def classes_of(train: Iterable[Dataset], given: Sequence[str] = (), absent: bool = False) -> tuple[str, ...]:
     """The classes that are told apart, in the order of their ids.
 
     Args:
-        train: What is trained on; every class must occur in it.
+        train: What is trained on; every class must occur in it, unless `absent`.
         given: The classes in their order; where empty, all labels that occur, sorted.
+        absent: Whether a class of `given` may have no records: it is told apart, and never learnt.
 
     Raises:
         InputError: A record has no label or one that is not among `given`; a class is given twice or has no records;
@@ -29,7 +30,7 @@ def classes_of(train: Iterable[Dataset], given: Sequence[str] = ()) -> tuple[str
     for name in classes:
         if classes.count(name) > 1:
             raise InputError(f"classes: {name!r} is given twice; give every class once")
-        if name not in found:
+        if name not in found and not absent:
             raise InputError(f"{roots}: holds no training record of class {name!r}; add some, or leave the class out")
     for data in datasets:
         class_ids(data, classes)

@@ -40,7 +40,12 @@ class ClassifierTask:
     """Cross-entropy on augmented images; the validation part's macro-F1 or balanced accuracy selects the weights."""
 
     def __init__(
-        self, name: str, train: Sequence[LabelledSource], val: LabelledSource, config: ClassifierConfig
+        self,
+        name: str,
+        train: Sequence[LabelledSource],
+        val: LabelledSource,
+        config: ClassifierConfig,
+        absent: bool = False,
     ) -> None:
         """Builds the network, its random parts from the config's seed.
 
@@ -49,6 +54,7 @@ class ClassifierTask:
             train: Sources of labelled images, joined end to end (real, synthetic, ...); their masks are not read.
             val: Labelled images; may be empty, then the last weights are kept.
             config: How to train.
+            absent: Whether a class that the config states may have no training records.
 
         Raises:
             InputError: A record without a class or of an unknown one, a class without training records, sources of
@@ -57,7 +63,7 @@ class ClassifierTask:
         self.name, self.val = name, val
         self.resolution = one_resolution([*train, val])
         refuse_size(name, self.resolution)
-        self.classes = classes_of([source.dataset for source in train], config.classes)
+        self.classes = classes_of([source.dataset for source in train], config.classes, absent)
         self.lr = entry(name).lr if config.lr is None else config.lr
         self.config = replace(config, lr=self.lr, classes=self.classes)
         self.architecture = resolve(name, config.architecture)
@@ -66,7 +72,8 @@ class ClassifierTask:
         self.truth = np.array(class_ids(val.dataset, self.classes), dtype=np.int64)
         self.balance = Balance(self.labels.tolist(), config.class_balance)
         counts = np.bincount(self.labels, minlength=len(self.classes)).astype(np.float64)
-        self.weights = torch.tensor((counts.sum() / (len(counts) * counts)) ** config.weighting, dtype=torch.float32)
+        even = counts.sum() / np.count_nonzero(counts)  # what a class has on average; one without rows needs no weight
+        self.weights = torch.tensor((even / np.maximum(counts, 1)) ** config.weighting, dtype=torch.float32)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "classifier", name))
             self.net = build(name, len(self.classes), self.architecture)
@@ -148,6 +155,7 @@ def train_classifier(
     val: LabelledSource,
     config: ClassifierConfig,
     out: Path,
+    absent: bool = False,
 ) -> Path:
     """Train a classifier; called again, continue where it stopped.
 
@@ -157,6 +165,8 @@ def train_classifier(
         val: Labelled validation images, which select the weights that are kept.
         config: How to train.
         out: Run folder.
+        absent: Whether a class that the config states may have no training record, as where the pairs of a generator
+            are all that is trained on: then it is never learnt.
 
     Returns:
         `out`, which `load_classifier` reads.
@@ -166,7 +176,7 @@ def train_classifier(
         WorkError: The loss is not finite, or the disk is full.
     """
     sources: list[Any] = list(train) if isinstance(train, (list, tuple)) else [train]
-    task = ClassifierTask(name, sources, val, config)
+    task = ClassifierTask(name, sources, val, config, absent)
     described = {
         "method": name,
         "kind": "classifier",

@@ -219,7 +219,7 @@ def _train(job: JudgeRun) -> Path:
     from morphogen.classifiers.config import ClassifierConfig
     from morphogen.classifiers.task import train_classifier
 
-    return train_classifier(job.judge, job.train, job.validation, ClassifierConfig(**stated), job.out)
+    return train_classifier(job.judge, job.train, job.validation, ClassifierConfig(**stated), job.out, absent=True)
 
 
 def _load(run: Path, device: str) -> Predict:
