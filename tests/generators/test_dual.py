@@ -307,7 +307,7 @@ class TestRefusals:
             ("image_weight=0+mask_weight=0", "are both 0"),
             ("conv_lr=0", "--conv-lr 0: must be positive"),
             ("guidanze=2", "no option 'guidanze'; did you mean 'guidance'"),
-            ("sd3", "no such preset; choose from tiny, sd2, lora, canvas"),
+            ("sd3", "no such preset; choose from tiny, lora, canvas, sd2"),
         ],
     )
     def test_words_of_the_config(self, words: str, line: str) -> None:
@@ -327,5 +327,10 @@ class TestPresets:
         assert (paper.min_snr, paper.pixel_below, paper.align_below, paper.pixel_share) == (5, 400, 300, 0.25)
         assert (paper.dice_weight, paper.bce_weight, paper.align_weight, paper.class_balance) == (0.5, 0.5, 0.1, 0.5)
         assert dual_config("tiny") == DualConfig()
+        for words in ("sd2+lora", "lora+sd2", "sd2+canvas", "canvas+owner/name@main+sd2"):
+            joined = dual_config(words)
+            assert (joined.lr, joined.conv_lr, joined.tuning) == (paper.lr, paper.conv_lr, "lora"), words
+        assert (dual_config("lora").lr, dual_config("canvas").lr) == (1e-3, 1e-3)
+        assert dual_config("sd2+lr=3e-4+canvas").lr == 3e-4
         assert set(PRESETS) == {"tiny", "sd2", "lora", "canvas"}
         assert GENERATORS["dual"].sampling == SAMPLING

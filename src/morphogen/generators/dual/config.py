@@ -177,22 +177,23 @@ _LORA = {"tuning": "lora", "lora_rank": 32, "lora_alpha": 32.0}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {},
+    "lora": {**_LORA, "lr": 1e-3},
+    "canvas": {"layout": "canvas", **_LORA, "lr": 1e-3},
     "sd2": {
         "foundation": "sd2", "grammar": "skin", "resolution": 512, "adapt_steps": 0, **_LORA,
         "mixed_precision": "bf16", "gradient_checkpointing": True, "train_batch_size": 16, "max_train_steps": 15_000,
         "lr": 1e-4, "conv_lr": 5e-5, "lr_warmup_steps": 500, "ema_decay": 0.999, "align_after": 3000,
         "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
     },
-    "lora": {**_LORA, "lr": 1e-3},
-    "canvas": {"layout": "canvas", **_LORA, "lr": 1e-3},
 }  # fmt: skip
-"""Preset -> what it changes. sd2 wants a folder or hub id beside it (`foundation.model.UNPINNED`)."""
+"""Preset -> what it changes, the later ones over the earlier ones: the rates of lora and canvas are those of a small
+model. sd2 wants a folder or hub id beside it (`foundation.model.UNPINNED`)."""
 
 
 def dual_config(presets: str = "tiny", **changes: Any) -> DualConfig:
     """The settings of one preset, or several joined by ``+`` (``sd2+FOLDER``), with changes.
 
-    Named presets count before everything else, in the order of the table.
+    Named presets count before everything else, in the order of the table: `sd2` is its recipe beside `canvas`, too.
 
     Raises:
         InputError: No such preset, or a value that its option cannot take.
