@@ -400,6 +400,12 @@ class TestStudy:
             (["--prompt", "a photo of a dragon"], ["'dragon'"]),
             (["--prompt", "a {colour} polyp"], ["colour"]),
             (
+                ["--prompt", "a photo of a polyp", "--arms", "real-geo", "syn-geo+n=5", "syn-geo+n=5+text=none"],
+                ["syn-geo+n=5+text=none", "--prompt", "leave one of them out"],
+            ),
+            (["--prompt", "a photo of a polyp", "--arms", "syn-geo+text=wrong"], ["syn-geo+text=wrong", "--prompt"]),
+            (["--prompt", "a photo of a polyp", "--preset", "{small}+text=none"], ["text=none", "--prompt"]),
+            (
                 ["--preset", "{small}+grammar=polyp", "--prompt", "endoscopic photo of a large polyp"],
                 ["'large'", "{size}"],
             ),

@@ -155,6 +155,7 @@ class StudyConfig:
         _ = self.tests
         _check_balance(self)
         _refuse_twins(self, arms)
+        _refuse_text_of_prompt(self, arms)
         if self.mask_values is not None:
             parse_mask_values(self.mask_values)
 
@@ -277,6 +278,17 @@ def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
         twin = seen.setdefault((one.base, one.n, gated, variant_of(config, one)), one.name)
         if twin != one.name:
             raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
+
+
+def _refuse_text_of_prompt(config: StudyConfig, arms: Sequence[Arm]) -> None:
+    """Refuse to say how prompts are made where the study gives one: all such arms would be painted with its words."""
+    if config.prompt is None:
+        return
+    words = [("--arms", one.name) for one in arms if "text" in dict(one.sampling)]
+    words += [("--preset", config.preset)] if any(w.startswith("text=") for w in config.preset.split("+")) else []
+    for option, word in words:
+        fault = "text= says how prompts are made, and --prompt gives one"
+        raise InputError(f"{option} {word}: {fault}; leave one of them out")
 
 
 def _refuse_for_classifiers(config: StudyConfig, arms: Sequence[Arm], classifiers: Sequence[str]) -> None:
