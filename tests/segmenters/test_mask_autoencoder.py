@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from morphogen.segmenters.latent import mask_autoencoder
-from morphogen.segmenters.latent.mask_autoencoder import oracle_dice, prepare
+from morphogen.segmenters.latent.mask_autoencoder import encoded_std, oracle_dice, prepare
 from morphogen.segmenters.task import SegmenterConfig
 from segmenters.base import PhantomPairs
 from segmenters.latent_nets import inner, outer
@@ -32,6 +33,25 @@ class TestMaskAutoencoder:
             pairs = [(label == k, mask == k) for label, mask in zip(labels, masks, strict=True) if (mask == k).any()]
             scores = [2 * (a & b).sum().item() / (a.sum() + b.sum()).item() for a, b in pairs]
             assert found == pytest.approx(np.mean(scores))
+
+    def test_no_more_pixels_at_a_time_than_the_bound(self, foundation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which changes neither number but for rounding: every mask passes the autoencoder by itself."""
+        net, masks = inner(foundation, 3), PhantomPairs(5, n_classes=3).stacked()[1]
+        std, dice, side = float(encoded_std(net, masks)), oracle_dice(net, masks), masks[0].numel()
+        rows: list[int] = []
+
+        def noted(call: Any, x: torch.Tensor) -> Any:
+            rows.append(len(x))
+            return call(x)
+
+        for name in ("encode", "decode"):
+            monkeypatch.setattr(net.autoencoder, name, functools.partial(noted, getattr(net.autoencoder, name)))
+        for pixels, most in ((2 * side, 2), (side - 1, 1)):
+            monkeypatch.setattr(mask_autoencoder, "_PIXELS", pixels)
+            assert float(encoded_std(net, masks)) == pytest.approx(std, rel=1e-6)
+            assert oracle_dice(net, masks) == pytest.approx(dice)
+            assert max(rows) == most
+            rows.clear()
 
     @pytest.mark.parametrize("turns", [1, 2])
     def test_prepared_net_has_unit_latents_and_another_decoder_then_another_encoder(

@@ -34,6 +34,8 @@ FOLDER = "mask_autoencoder"
 _FILE = "autoencoder.safetensors"
 _MANY = 256
 """Masks that the oracle is measured on, and that the scale follows from, at most."""
+_ROWS, _PIXELS = 32, 64 * 64**2
+"""Masks and pixels that are encoded or decoded at a time, at most: at 512 px, one mask."""
 _STEPS, _BATCH, _LR = 120, 8, 2e-3
 _TURNS = 4
 """At most, each of twice the steps of the one before; after each the oracle is asked again. The encoder stays as it is
@@ -100,11 +102,16 @@ def _short(mean: float) -> str:
     return "" if mean >= WANTED else f", short of {WANTED}: the masks are too fine for the latents at this resolution"
 
 
+def _parts(masks: Tensor) -> Sequence[Tensor]:
+    """(N, H, W) masks in order, as many at a time as memory allows at their size."""
+    return masks.split(max(1, min(_ROWS, _PIXELS // masks.shape[1:].numel())))
+
+
 @torch.no_grad()
 def encoded_std(net: MaskLatents, masks: Tensor) -> Tensor:
     """Standard deviation of the unscaled latents of (N, H, W) masks."""
     device = net.scale.device
-    unscaled = [net.encode_mask(part.to(device)).cpu() / net.scale.cpu() for part in masks.split(32)]
+    unscaled = [net.encode_mask(part.to(device)).cpu() / net.scale.cpu() for part in _parts(masks)]
     return torch.cat(unscaled).double().std().float()
 
 
@@ -118,7 +125,7 @@ def oracle_dice(net: MaskLatents, masks: Tensor) -> list[float]:
     """
     device, n_classes = net.scale.device, len(net.palette)
     scores: list[list[float]] = [[] for _ in range(n_classes - 1)]
-    for part in masks.split(32):
+    for part in _parts(masks):
         labels = net.decode(net.encode_mask(part.to(device))).argmax(dim=1).cpu().numpy()
         for found, truth in zip(labels, part.numpy(), strict=True):
             dice = dice_from_counts(class_counts(found, truth, n_classes)[1:])
