@@ -14,6 +14,7 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPi
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
+from morphogen.data.grammar_files import as_yaml
 from morphogen.data.prompts import Grammar
 from morphogen.errors import InputError
 from morphogen.foundation.images import to_signed
@@ -297,6 +298,17 @@ class TestZeroShot:
         other = zero_shot(str(tmp_path / "f"), preset="grammar=polyp+sampling_steps=4")
         assert other.hash != zero.hash
         assert zero_shot(str(tmp_path / "f")).trained.grammar.name == "generic"
+
+    def test_the_grammar_is_part_of_what_it_is(self, tmp_path: Path) -> None:
+        """Of pairs in one folder the words come from one grammar, whatever its file is called."""
+        widen(small_foundation("sd", tmp_path / "t")).save(tmp_path / "f")
+        text = as_yaml(Grammar.load("polyp"))
+        for name, said in (("a", text), ("b", text), ("c", text.replace("smooth surface", "glossy surface"))):
+            (tmp_path / f"{name}.yaml").write_text(said)
+        names = ("polyp", "skin", *(str(tmp_path / f"{name}.yaml") for name in "abc"))
+        polyp, skin, a, b, c = (zero_shot(str(tmp_path / "f"), preset=f"grammar={name}").hash for name in names)
+        assert polyp == a == b
+        assert len({polyp, skin, c}) == 3
 
     def test_four_channels_are_refused(self, tmp_path: Path) -> None:
         for name, made in (("ours", small_tiny()), ("sd", small_foundation("sd", tmp_path / "t"))):

@@ -35,7 +35,7 @@ class Trained:
         foundation: One that inpaints, with whatever was trained in it.
         config: Its settings.
         grammar: How lesions are put into words.
-        hash: Of weights and settings.
+        hash: Of weights, settings and grammar.
         classes: Class names by label id.
         counts: How often the training images have each word that only pixels decide.
     """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
+from morphogen.data.grammar_files import as_yaml
 from morphogen.data.prompts import Grammar
 from morphogen.errors import InputError
 from morphogen.foundation.identity import weights_hash
@@ -45,4 +48,5 @@ def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None 
     foundation.side(config.resolution)
     grammar = Grammar.load("generic" if config.grammar == "auto" else config.grammar)
     check_grammar(foundation, grammar)
-    return InpaintSampler(Trained(foundation, config, grammar, weights_hash(find_folder(name))))
+    known = f"{weights_hash(find_folder(name))} {as_yaml(grammar)}"  # a grammar of the same name may say other words
+    return InpaintSampler(Trained(foundation, config, grammar, hashlib.sha256(known.encode()).hexdigest()))
