@@ -305,6 +305,16 @@ class TestSampling:
         words = ["sample", room / "sd", "--masks", room / "data", "--images", pictures(tmp_path / "normal")]
         refused(words, tmp_path / "out", capsys, "sd", "4 channels", "train inpaint")
 
+    @pytest.mark.parametrize(
+        ("name", "preset", "parts"),
+        [("sdxl", "sd15", ["two text encoders", "take preset sdxl"]), ("wide", "sdxl", ["sd15"])],
+    )
+    def test_a_foundation_of_another_family_than_the_preset(
+        self, name: str, preset: str, parts: list[str], room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["sample", room / name, "--masks", room / "data", "--images", pictures(tmp_path / "normal")]
+        refused([*words, "--preset", preset], tmp_path / "out", capsys, name, *parts)
+
     def test_no_pairs(self, room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["sample", room / "run", "--masks", room / "data", "--per-mask", "0"]
         refused(words, tmp_path / "out", capsys, "--per-mask")

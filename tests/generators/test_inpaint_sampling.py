@@ -310,6 +310,22 @@ class TestZeroShot:
         assert polyp == a == b
         assert len({polyp, skin, c}) == 3
 
+    @pytest.mark.parametrize(
+        ("kind", "preset", "line"),
+        [
+            ("sdxl", "sd15", "has two text encoders, as SDXL, .* take preset sdxl"),
+            ("sdxl", "sd2+guidance=5", "has two text encoders, as SDXL, .* take preset sdxl"),
+            ("sd", "grammar=polyp+sdxl", "has one text encoder, .* take preset sd15 or sd2"),
+        ],
+    )
+    def test_another_layout(self, kind: str, preset: str, line: str, tmp_path: Path) -> None:
+        widen(small_foundation(kind, tmp_path / "t")).save(tmp_path / "f")
+        with pytest.raises(InputError, match=line) as caught:
+            zero_shot(str(tmp_path / "f"), preset=preset)
+        assert "\n" not in str(caught.value)
+        own = {"sd": "sd15", "sdxl": "sdxl"}[kind]
+        assert zero_shot(str(tmp_path / "f"), preset=own).hash == zero_shot(str(tmp_path / "f")).hash
+
     def test_four_channels_are_refused(self, tmp_path: Path) -> None:
         for name, made in (("ours", small_tiny()), ("sd", small_foundation("sd", tmp_path / "t"))):
             made.save(tmp_path / name)

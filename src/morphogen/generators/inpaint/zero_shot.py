@@ -13,6 +13,7 @@ from morphogen.foundation.identity import weights_hash
 from morphogen.foundation.known_words import check_grammar
 from morphogen.foundation.model import Foundation, find_folder
 from morphogen.generators.inpaint.artefact import Trained
+from morphogen.generators.inpaint.checks import refuse_other_layout
 from morphogen.generators.inpaint.config import SAMPLING, inpaint_config
 from morphogen.generators.inpaint.sampler import InpaintSampler
 
@@ -29,14 +30,16 @@ def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None 
         preset: What to change, as ``grammar=polyp+guidance=5``.
 
     Raises:
-        InputError: There is no such foundation, it paints no holes, or an option has no such value.
+        InputError: There is no such foundation, it is of another family than a preset that is named, it paints no
+            holes, or an option has no such value.
     """
-    inpaint_config(preset or "tiny")  # wrong words are refused before anything is loaded
+    stated = inpaint_config(preset or "tiny")  # wrong words are refused before anything is loaded
     for word in (preset or "").split("+"):
         option, sign, _ = word.partition("=")
         if sign and option.replace("-", "_") not in OPTIONS:
             raise InputError(f"--preset {word}: is for training; a foundation as it is takes {', '.join(OPTIONS)}")
     foundation = Foundation.load(name, device)
+    refuse_other_layout(foundation, stated)
     if not foundation.inpaints:
         raise InputError(
             f"{name}: its U-Net reads {foundation.unet.config.in_channels} channels, not those of one for inpainting, "
