@@ -87,8 +87,11 @@ def test_prompts_go_before_captions(room: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         ("{}/run --balance biggest", "--balance biggest: give none, largest, a number to fill every class up to"),
-        ("{}/run --balance melanomas=3", "--balance melanomas: no training image is of this class; did you mean melan"),
-        ("{}/run --balance 2", "--balance 2: every class has 3 images or more already; ask for more"),
+        (
+            "{}/run --balance melanomas=3",
+            "--balance melanomas: no training image with a masked lesion is of this class; did",
+        ),
+        ("{}/run --balance 2", "--balance 2: every class has 3 images with a masked lesion or more already; ask"),
         (
             "{}/run --balance largest --n 9",
             "--n: --balance largest says how many pairs there are; leave one of the two",

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
 from safetensors.torch import load_file
 
 from generators.base import GeneratorTester
 from generators.dual_parts import labelled, quick, task_of
 from morphogen.data.mask_cleaning import clean
+from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.halves import predict
@@ -286,6 +288,13 @@ class TestRefusals:
     def test_data(self, foundation: Path, data: Dataset, tmp_path: Path) -> None:
         bare = replace(data, records=tuple(replace(record, mask=None) for record in data))
         self.refused(bare, foundation, "has no mask to learn from", tmp_path)
+        blank = tmp_path / "blank.png"
+        Image.new("L", (32, 32)).save(blank)
+        rows = [replace(r, mask=blank) if r.mask and r.label == "melanoma" else r for r in data]
+        empty = replace(data, records=tuple(rows))
+        self.refused(empty, foundation, f"{data.root}: no mask of class 'melanoma' holds a lesion at 32 px", tmp_path)
+        rows = [replace(r, mask=r.mask and blank, label=None) for r in data]
+        self.refused(replace(data, records=tuple(rows)), foundation, "no mask holds a lesion at 32 px", tmp_path)
         several = replace(data, classes=("background", "left", "right"))
         self.refused(several, foundation, r"several classes \(left, right\); dual makes one lesion", tmp_path)
         first = replace(data[0], label="melanomma")
@@ -294,6 +303,15 @@ class TestRefusals:
         first = replace(data[0], caption="a mellanoma")
         said = replace(data, records=(first, *data.records[1:]))
         self.refused(said, foundation, f"the caption of {first.id}: prompt 'a mellanoma': the model does not", tmp_path)
+
+    def test_no_mask_is_read_after_the_first_lesion_of_its_class(
+        self, foundation: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[str | None] = []
+        mask = Pairs.mask
+        monkeypatch.setattr(Pairs, "mask", lambda self, i: read.append(self.dataset[i].label) or mask(self, i))
+        model.check(data, quick(foundation))
+        assert sorted(map(str, read)) == sorted({str(r.label) for r in data if r.mask is not None})
 
     @pytest.mark.parametrize(
         ("words", "line"),

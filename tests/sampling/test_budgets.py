@@ -76,6 +76,8 @@ def test_classes_that_are_balanced_or_absent() -> None:
     assert "every class has 2 images or more already" in refused(["a", "a", "b", "b"], "largest")
     assert "--balance largest: the training images have no classes" in refused([None, None], "largest")
     assert "have no classes" in refused([None], "nevus=3")
+    with pytest.raises(InputError, match="no training image with a mask is of this class; the classes are a"):
+        budget(["a"], "wart=3", which=" with a mask")
 
 
 def test_words_are_checked_without_classes() -> None:

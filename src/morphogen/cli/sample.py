@@ -54,7 +54,8 @@ class Sample(Verb):
     """Pairs per mask (per prompt or caption, where no masks are given)."""
     balance: str | None = None
     """Pairs by class, for a generator with captions of its own: none, in proportion to its training images; largest, as
-    many as fill every class up to the largest; N, up to N; or these: melanoma=100,nevus=20."""
+    many as fill every class up to the largest; N, up to N; or these: melanoma=100,nevus=20. Of the training images
+    those with a lesion in their mask count, which are what it has captions of."""
     n: int | None = None
     """Pairs in all for --balance none; by default --per-mask for every caption."""
     mask_transform: str = "identity"
@@ -184,13 +185,13 @@ class Sample(Verb):
         """How many pairs of each class to make from a generator's own captions."""
         from morphogen.sampling.budgets import NONE, budget
 
-        words = self.balance or NONE
+        words, labels = self.balance or NONE, [caption.label for caption in captions]
         if words == NONE:
-            return budget([c.label for c in captions], words, self.n or self.per_mask * len(captions))
+            return budget(labels, words, self.n or self.per_mask * len(captions))
         if self.n is not None or self.per_mask != 1:
             extra = "--n" if self.n is not None else "--per-mask"
             raise InputError(f"{extra}: --balance {words} says how many pairs there are; leave one of the two out")
-        return budget([c.label for c in captions], words)
+        return budget(labels, words, which=" with a masked lesion")
 
     def _check_inputs(self, needs: frozenset[str], who: str, captioned: bool = False) -> None:
         """Refuse a command that lacks something, or gives what would not be used.

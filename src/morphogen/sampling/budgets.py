@@ -51,7 +51,9 @@ def check_balance(words: str, option: str = "--balance") -> None:
             raise InputError(f"{option} {words}: {n!r} is no whole number from 1 on; write for example {name}=20")
 
 
-def budget(labels: Sequence[Label], words: str, n: int | None = None, option: str = "--balance") -> dict[Label, int]:
+def budget(
+    labels: Sequence[Label], words: str, n: int | None = None, option: str = "--balance", which: str = ""
+) -> dict[Label, int]:
     """The pairs to make of each class.
 
     Args:
@@ -61,6 +63,7 @@ def budget(labels: Sequence[Label], words: str, n: int | None = None, option: st
             need none are left out, and images without a class count for ``none`` alone.
         n: Pairs for ``none``; as many as there are labels by default.
         option: What the user wrote `words` after, for errors.
+        which: What else is true of those images, where they are not all, for errors; as " with a mask".
 
     Returns:
         Class -> pairs, at least 1 each.
@@ -73,14 +76,14 @@ def budget(labels: Sequence[Label], words: str, n: int | None = None, option: st
         return dict(Counter(apportion(Counter(labels), len(labels) if n is None else n)))
     counts = Counter(label for label in labels if label is not None)
     if not counts:
-        raise InputError(f"{option} {words}: the training images have no classes (column class of records.csv)")
+        raise InputError(f"{option} {words}: the training images{which} have no classes (column class of records.csv)")
     if words != LARGEST and not _count(words):
-        return {_class(name, counts, option): int(n_) for name, n_ in _stated(words, option).items()}
+        return {_class(name, counts, option, which): int(n_) for name, n_ in _stated(words, option).items()}
     target = max(counts.values()) if words == LARGEST else int(words)
     found: dict[Label, int] = {label: target - counts[label] for label in sorted(counts) if counts[label] < target}
     if not found:
         least = min(counts.values())
-        raise InputError(f"{option} {words}: every class has {least} images or more already; ask for more")
+        raise InputError(f"{option} {words}: every class has {least} images{which} or more already; ask for more")
     return found
 
 
@@ -170,13 +173,13 @@ def _stated(words: str, option: str) -> dict[str, str]:
     return found
 
 
-def _class(name: str, counts: Mapping[str, int], option: str) -> str:
+def _class(name: str, counts: Mapping[str, int], option: str, which: str) -> str:
     """The class of the data that a user means, whose case and underscores may differ."""
     known = {_plain(label): label for label in counts}
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {known[near[0]]}?" if near else f"the classes are {', '.join(sorted(counts))}"
-        raise InputError(f"{option} {name}: no training image is of this class; {hint}")
+        raise InputError(f"{option} {name}: no training image{which} is of this class; {hint}")
     return known[name]
 
 

@@ -59,9 +59,9 @@ def check(data: Dataset, config: DualConfig) -> Foundation:
         config: How.
 
     Raises:
-        InputError: There are no masks, or masks of several classes; a class has no word in the grammar; there is no
-            such foundation, it has latents of another width, or the resolution does not fit; there is no such grammar;
-            or a caption is too long or holds an unknown word.
+        InputError: There are no masks, or masks of several classes; all masks of a class of the images are empty; a
+            class has no word in the grammar; there is no such foundation, it has latents of another width, or the
+            resolution does not fit; there is no such grammar; or a caption is too long or holds an unknown word.
     """
     if not len(data.annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
@@ -71,7 +71,7 @@ def check(data: Dataset, config: DualConfig) -> Foundation:
     grammar = grammar_for(data, config.grammar)
     foundation = Foundation.load(config.foundation, processes().device)
     refuse_other_width(foundation)
-    foundation.side(config.resolution)
+    _refuse_empty_classes(Pairs(data.annotated, foundation.side(config.resolution)))
     if grammar is not None:
         check_grammar(foundation, grammar)
     for record in data:
@@ -80,6 +80,23 @@ def check(data: Dataset, config: DualConfig) -> Foundation:
         except InputError as error:
             raise InputError(f"{data.root}: the caption of {record.id}: {error}") from None
     return foundation
+
+
+def _refuse_empty_classes(pairs: Pairs) -> None:
+    """Refuse a class of which no pair could be asked for later; no mask is read after the first lesion of its class.
+
+    Raises:
+        InputError: Names the class; or, where the images have none, the data.
+    """
+    labels = [record.label for record in pairs.dataset]
+    unseen = {label for label in labels if label is not None} or {None}
+    for i, label in enumerate(labels):
+        if label in unseen and pairs.mask(i).any():
+            unseen.remove(label)
+    for label in sorted(unseen, key=str):
+        which = "no mask" if label is None else f"no mask of class {label!r}"
+        remedy = "check them, or state --mask-values" + ", or leave that class out" * (label is not None)
+        raise InputError(f"{pairs.dataset.root}: {which} holds a lesion at {pairs.resolution} px; {remedy}")
 
 
 def train(data: Dataset, config: DualConfig, out: Path) -> Path:
