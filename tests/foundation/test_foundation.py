@@ -74,6 +74,16 @@ class TestWhatCannotBeLoaded:
             Foundation.load(tmp_path)
         assert "\n" not in str(caught.value)
 
+    def test_a_prediction_that_is_neither_noise_nor_velocity(self, tmp_path: Path) -> None:
+        made = small_foundation("sd", tmp_path / "t", prediction="sample")
+        made.save(tmp_path / "f")
+        with pytest.raises(InputError, match=r"f/scheduler: its U-Net foretells 'sample', and only epsilon and v_pr"):
+            Foundation.load(tmp_path / "f")
+        for kind in ("v_prediction", "epsilon"):
+            made.scheduler.register_to_config(prediction_type=kind)
+            made.save(tmp_path / "f")
+            assert Foundation.load(tmp_path / "f").v_prediction == (kind == "v_prediction")
+
     @pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
     @pytest.mark.parametrize("damage", ["a tensor is missing", "cut", "another config"])
     def test_a_damaged_part(self, part: str, damage: str, tmp_path: Path) -> None:

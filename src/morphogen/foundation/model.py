@@ -26,6 +26,8 @@ from morphogen.training.rng import normal
 TINY = Path(__file__).parent / "tiny"
 CARD = "morphogen.json"
 HINT = "hint"
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a U-Net may foretell, in the words of a scheduler's config."""
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Foundation:
         """Load ``tiny``, a name of `HUB`, a diffusers folder, or a hub id (``owner/name@revision``); safetensors only.
 
         Raises:
-            InputError: There is no such folder, a part of it is missing, or the hub cannot be reached.
+            InputError: There is no such folder, a part of it is missing, its U-Net foretells neither noise nor velocity,
+                or the hub cannot be reached.
         """
         folder = find_folder(name)
         index = _index(folder)
@@ -82,6 +85,11 @@ class Foundation:
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise _not_whole(folder, error) from error
+        if (kind := loaded.scheduler.config.prediction_type) not in PREDICTIONS:
+            raise InputError(
+                f"{folder / 'scheduler'}: its U-Net foretells {kind!r}, and only {' and '.join(PREDICTIONS)} are "
+                "understood; give another foundation"
+            )
         return loaded.to(device)
 
     @quiet()

@@ -89,7 +89,7 @@ def _refuse_empty_classes(pairs: Pairs) -> None:
         InputError: Names the class; or, where the images have none, the data.
     """
     labels = [record.label for record in pairs.dataset]
-    unseen = {label for label in labels if label is not None} or {None}
+    unseen: set[str | None] = {label for label in labels if label is not None} or {None}
     for i, label in enumerate(labels):
         if label in unseen and pairs.mask(i).any():
             unseen.remove(label)
