@@ -23,18 +23,20 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.halves import predict
-from morphogen.foundation.images import turned
+from morphogen.foundation.images import to_bytes, turned
 from morphogen.foundation.inpainting import widen
-from morphogen.foundation.model import Foundation
+from morphogen.foundation.model import PREDICTIONS, Foundation
 from morphogen.generators import GENERATORS
 from morphogen.generators.dual import model
 from morphogen.generators.dual.config import PRESETS, SAMPLING, DualConfig, dual_config
 from morphogen.generators.dual.layout import join, split, widened
 from morphogen.generators.dual.sampler import DualSampler
-from morphogen.generators.dual.sampling import make_pairs
+from morphogen.generators.dual.sampling import latents, make_pairs
 from morphogen.generators.dual.task import DualTask, trained_modules
 from morphogen.sampling.jobs import Job, Sampler
 from morphogen.segmenters.latent import mask_autoencoder
+from morphogen.segmenters.latent.mask_latents import MaskLatents
+from morphogen.training.rng import normal
 from morphogen.training.task import Draw, Progress
 from small_foundations import perturb, small_foundation, small_tiny
 
@@ -141,8 +143,12 @@ class TestAsGenerator(GeneratorTester):
 class TestLayout:
     @pytest.mark.parametrize("kind", ["tiny", "sd", "sdxl"])
     @pytest.mark.parametrize("tuning", ["full", "lora"])
-    def test_at_step_0_the_image_half_is_the_foundations(self, kind: str, tuning: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("prediction", PREDICTIONS)
+    def test_at_step_0_the_image_half_is_the_foundations(
+        self, prediction: str, kind: str, tuning: str, tmp_path: Path
+    ) -> None:
         made = small_tiny() if kind == "tiny" else small_foundation(kind, tmp_path)
+        made.scheduler.register_to_config(prediction_type=prediction)
         perturb(made.unet)
         generator = torch.Generator().manual_seed(0)
         z, other, third = (torch.randn(3, 4, 8, 8, generator=generator) for _ in range(3))
@@ -151,12 +157,17 @@ class TestLayout:
             before = predict(made.unet, z, t, cond)
             wide = widened(made)
             trained_modules(wide.unet, quick("", tuning=tuning))
-            image, mask = split(predict(wide.unet, join(z, other, "joint"), t, cond), "joint")
+            noisy = join(z, other, "joint")
+            whole = predict(wide.unet, noisy, t, cond)
+            image, mask = split(whole, "joint")
             again = predict(wide.unet, join(z, third, "joint"), t, cond)
+            clean, _ = split(wide.to_x0(whole, noisy, t), "joint")
         assert float(before.abs().max()) > 0.1
         assert torch.allclose(image, before, atol=1e-4)
         assert torch.allclose(mask, before, atol=1e-4)  # a copy, too
         assert torch.allclose(split(again, "joint")[0], before, atol=1e-4)
+        estimate = made.to_x0(before, z, t)  # of the clean image, in either parametrisation
+        assert torch.allclose(clean, estimate, atol=1e-4 * float(estimate.abs().max()))
 
     def test_what_is_joined_is_split(self) -> None:
         a, b = torch.rand(2, 4, 8, 8), torch.rand(2, 4, 8, 8)
@@ -174,6 +185,39 @@ class TestLayout:
             assert {name.partition(".")[0] for name in trained if ".lora_" not in name} == whole
             assert any("attn2.to_k.lora_A" in name for name in trained)
             assert any("ff.net.2.lora_B" in name for name in trained)
+
+
+class TestSampling:
+    @pytest.mark.parametrize("prediction", PREDICTIONS)
+    @pytest.mark.parametrize("layout", ["joint", "canvas"])
+    def test_against_a_literal_ddim(self, layout: str, prediction: str, tmp_path: Path) -> None:
+        """z = sqrt(abar') x0 + sqrt(1 - abar') eps, both from eps or v as the scheduler says, by hand."""
+        made = small_foundation("sd", tmp_path, prediction)
+        perturb(made.unet)
+        made = widened(made) if layout == "joint" else made
+        config = quick("", layout=layout, solver="ddim", sampling_steps=4, guidance=2.0, resolution=32)
+        prompts, seeds = ["melanoma", "a lesion"], [5, 6]
+        told, nothing = made.conditioning(prompts), made.conditioning(["", ""])
+        z = join(normal(seeds, (4, 8, 8), "z_T"), normal(seeds, (4, 8, 8), "z_T_m"), layout)
+        abar = made.scheduler.alphas_cumprod.double()
+        for t in (751, 501, 251, 1):
+            rows = torch.tensor([t, t])
+            with torch.no_grad():
+                said, unsaid = (predict(made.unet, z.float(), rows, cond).double() for cond in (told, nothing))
+            o, a = unsaid + 2.0 * (said - unsaid), abar[t]
+            if prediction == "epsilon":
+                x0, eps = (z - (1 - a).sqrt() * o) / a.sqrt(), o
+            else:
+                x0, eps = a.sqrt() * z - (1 - a).sqrt() * o, a.sqrt() * o + (1 - a).sqrt() * z
+            before = abar[max(t - 250, 0)]
+            z = before.sqrt() * x0 + (1 - before).sqrt() * eps
+        assert torch.allclose(latents(made, prompts, seeds, config).double(), z, atol=1e-4 * float(z.abs().max()))
+        masks = MaskLatents(2, made.vae)
+        images, probability = make_pairs(made, masks, prompts, seeds, config)
+        image, mask = split(z.float(), layout)
+        assert np.abs(images - to_bytes(made.decode(image)).transpose(0, 2, 3, 1).astype(int)).max() <= 1
+        painted = masks.decoded(mask).mean(dim=1).numpy()
+        assert np.allclose(probability, np.clip((painted + 1) / 2, 0, 1), atol=1e-3)
 
 
 class TestTraining:

@@ -63,8 +63,8 @@ class Foundation:
         """Load ``tiny``, a name of `HUB`, a diffusers folder, or a hub id (``owner/name@revision``); safetensors only.
 
         Raises:
-            InputError: There is no such folder, a part of it is missing, its U-Net foretells neither noise nor velocity,
-                or the hub cannot be reached.
+            InputError: There is no such folder, a part of it is missing, its U-Net foretells neither noise nor
+                velocity, or the hub cannot be reached.
         """
         folder = find_folder(name)
         index = _index(folder)
