@@ -13,9 +13,17 @@
 # The segmenter is `latent` on Stable Diffusion 1.5's autoencoder with LDM's churches-like U-Net, trained as SDSeg was
 # (100,000 steps of 4); eps with the latent loss (objective=paper), and x0 beside it.
 #
-# Estimates, on one GPU of 24 GB (not measured): LoRA 2,000 steps of 4 at 1024 px with checkpointing and bf16, 2 h and
-# 18 GB; 300 candidates of 50 steps with guidance, 1.5 h and 12 GB; a segmenter of 100,000 steps, 8 h and 10 GB. P2 with
-# two judges and three arms in five folds: 30 segmenters, ten days on one GPU; the cells can be divided (--cells).
+# Reckoned, not measured: bytes counted on networks of the published shapes without content (morphogen.training.memory),
+# 8 % for fragments and 0.8 GB for the driver added; operations at 35 TFLOP/s, what a GPU of 24 GB may reach in bf16. Weights
+# are held in fp32 throughout: U-Net 10.3 GB, text encoders 3.3, autoencoder 0.3.
+#   LoRA, 2,000 steps of 4 rows at 1024 px, a row at a time, checkpointing, bf16: 16 GB, 2 h (its texts and images are
+#     encoded first: 19 GB; four rows at a time would be 25 GB, by the autoencoder, which reads the holes in fp32)
+#   painting, 8 images at once, 50 steps with guidance, the U-Net in bf16: 21 GB (22 GB in fp32), 16 s an image. In every
+#     repetition 300 candidates, 1.3 h, and as many again for text=none and for text=wrong; and before them the lesions
+#     of its 386 to 492 training images painted away, one at a time, 1.7 to 2.2 h
+#   a segmenter, 100,000 steps of 4: 10 GB, 8 h
+# For each generator that is 18 h of painting and 26 segmenters in P2, 19 h and 30 in P1: for all of it 41 days on one GPU,
+# of which the segmenters take 37. The cells can be divided among GPUs (--cells).
 #
 # Figures of others on CVC-ClinicDB, as they state them; their splits are random, and SDSeg's code chooses its checkpoint
 # on the test part:
@@ -34,8 +42,8 @@ mkdir -p "$out"
 [ -e "$out/random/records.csv" ] || python "$here/syndiff_random_split.py" "$data/cvc_clinicdb" "$out/random"
 
 declare -A preset=(
-    [zero-shot]="sdxl+grammar=polyp+lora+lr=0+max_train_steps=1+train_batch_size=1"
-    [lora]="sdxl+grammar=polyp+lora+mixed_precision=bf16"
+    [zero-shot]="sdxl+grammar=polyp+lora+lr=0+max_train_steps=1+train_batch_size=1+mixed_precision=bf16"
+    [lora]="sdxl+grammar=polyp+lora+mixed_precision=bf16+gradient_accumulation_steps=4"
 )
 
 study() { # study GENERATOR PROTOCOL, where PROTOCOL is sequences or random

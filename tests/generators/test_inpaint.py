@@ -399,8 +399,8 @@ class TestPresets:
         stated = dict(re.findall(r'^    \[([\w-]+)\]="([^"]+)"$', script.read_text(), re.MULTILINE))
         assert set(stated) == {"zero-shot", "lora"}
         configs = {name: inpaint_config(preset) for name, preset in stated.items()}
-        common = {(c.foundation, c.tuning, c.resolution, c.grammar) for c in configs.values()}
-        assert common == {("sdxl-inpaint", "lora", 1024, "polyp")}
+        common = {(c.foundation, c.tuning, c.resolution, c.grammar, c.mixed_precision) for c in configs.values()}
+        assert common == {("sdxl-inpaint", "lora", 1024, "polyp", "bf16")}
         assert {name: (c.lr, c.max_train_steps) for name, c in configs.items()} == {
             "zero-shot": (0, 1), "lora": (1e-4, 2000),
         }  # fmt: skip

@@ -21,6 +21,7 @@ from morphogen.foundation.images import to_signed
 from morphogen.foundation.inpainting import widen
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.solvers import make_solver
+from morphogen.generators.inpaint import sampling
 from morphogen.generators.inpaint.artefact import Trained
 from morphogen.generators.inpaint.config import InpaintConfig
 from morphogen.generators.inpaint.holes import feathered, grown
@@ -136,6 +137,64 @@ class TestParity:
         assert torch.equal(one, two)
         assert torch.allclose(mixed[0], one[0], atol=1e-4)
         assert not torch.allclose(mixed[1], one[1], atol=1e-2)
+
+
+class TestPrecision:
+    def test_a_cpu_samples_in_single_precision_whatever_is_said(self, sampler: InpaintSampler) -> None:
+        found = [
+            latents(sampler.foundation, scene(), PROMPTS, [1, 2], replace(sampler.config, mixed_precision=name))
+            for name in ("no", "bf16", "fp16")
+        ]
+        assert all(torch.equal(found[0], other) for other in found[1:])
+
+    @pytest.mark.parametrize(
+        ("device", "name", "dtype"),
+        [
+            ("cuda:1", "bf16", torch.bfloat16),
+            ("cuda", "fp16", torch.float16),
+            ("cuda", "no", None),
+            ("cpu", "bf16", None),
+            ("cpu", "fp16", None),
+        ],
+    )
+    def test_half_precision_is_for_gpus(
+        self, device: str, name: str, dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: asked.append((kind, dtype, enabled)))
+        sampling.precision(torch.device(device), name)
+        ((kind, stated, enabled),) = asked
+        assert kind == torch.device(device).type
+        assert enabled == (dtype is not None)
+        assert stated == dtype or not enabled
+
+    def test_the_unet_alone_computes_in_it(self, sampler: InpaintSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Shown with a CPU's autocast in place of a GPU's."""
+        foundation, types = sampler.foundation, dict[str, set[torch.dtype]]({})
+        parts = {
+            "unet": foundation.unet.conv_in,
+            "vae": foundation.vae.decoder.conv_in,
+            "text": foundation.text_encoders[0],
+        }
+
+        def note(name: str) -> Any:
+            def hook(module: Any, inputs: Any, output: Any) -> None:
+                made = output if isinstance(output, torch.Tensor) else output[0]
+                types.setdefault(name, set()).add(made.dtype)
+
+            return hook
+
+        single = paint(foundation, scene(), PROMPTS, [1, 2], sampler.config)
+        half = torch.autocast("cpu", torch.bfloat16)
+        monkeypatch.setattr(sampling, "precision", lambda *_: half)
+        hooks = [part.register_forward_hook(note(name)) for name, part in parts.items()]
+        z = latents(foundation, scene(), PROMPTS, [1, 2], sampler.config)
+        made = paint(foundation, scene(), PROMPTS, [1, 2], sampler.config)
+        for hook in hooks:
+            hook.remove()
+        assert z.dtype == torch.float32
+        assert types == {"unet": {torch.bfloat16}, "vae": {torch.float32}, "text": {torch.float32}}
+        assert 0 < np.abs(made.astype(int) - single).mean() < 3
 
 
 class TestPairs:
@@ -296,7 +355,8 @@ class TestZeroShot:
         assert "polyp" in pair.origin["prompt"]
         assert pair.origin["foundation"] == "f"
         other = zero_shot(str(tmp_path / "f"), preset="grammar=polyp+sampling_steps=4")
-        assert other.hash != zero.hash
+        half = zero_shot(str(tmp_path / "f"), preset="grammar=polyp+sampling_steps=3+mixed_precision=bf16")
+        assert len({zero.hash, other.hash, half.hash}) == 3
         assert zero_shot(str(tmp_path / "f")).trained.grammar.name == "generic"
 
     def test_the_grammar_is_part_of_what_it_is(self, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class InpaintConfig:
     max_grad_norm: float = 1.0
     """Bound on the gradient's norm; 0 is none."""
     mixed_precision: str = "no"
-    """no, bf16 or fp16."""
+    """no, bf16 or fp16 (autocast; the weights stay in fp32). On a GPU the U-Net samples in it too."""
     gradient_checkpointing: bool = False
     """Keep no activations inside the blocks that train: less memory, a third more time."""
     ema_decay: float = 0.99

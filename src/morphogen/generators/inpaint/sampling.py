@@ -50,7 +50,7 @@ def paint(
         scene: Images and holes.
         prompts: B texts.
         seeds: B seeds; row i depends on the i-th image, hole, prompt and seed alone.
-        config: Solver, steps, guidance scale and strength.
+        config: Solver, steps, guidance scale, strength and, on a GPU, precision.
 
     Returns:
         (B, R, R, 3) uint8.
@@ -81,7 +81,9 @@ def latents(
     decoder = DecoderHalf(foundation.unet)
 
     def denoise(z: Tensor, t: Tensor) -> Tensor:
-        output = decoder(encode(foundation.unet, torch.cat([z, given], dim=1), t, cond), cond)
+        with precision(device, config.mixed_precision):
+            output = decoder(encode(foundation.unet, torch.cat([z, given], dim=1), t, cond), cond)
+        output = output.float()
         if not both:
             return output
         conditional, empty = output.chunk(2)
@@ -89,6 +91,15 @@ def latents(
 
     z_T = normal(seeds, (foundation.latent_shape[0], *given.shape[2:]), "z_T").to(device)
     return solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver, start)
+
+
+def precision(device: torch.device, name: str) -> torch.autocast:
+    """What the U-Net computes in: bf16 or fp16 on a GPU where `name` says so, else single precision.
+
+    The autoencoder, which in fp16 overflows for SDXL, the text encoders and the solver's steps stay in single precision.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None and device.type == "cuda")
 
 
 def autoencode(foundation: Foundation, scene: Scene) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from morphogen.generators.inpaint.checks import refuse_other_layout
 from morphogen.generators.inpaint.config import SAMPLING, inpaint_config
 from morphogen.generators.inpaint.sampler import InpaintSampler
 
-OPTIONS = (*SAMPLING, "grammar", "feather", "resolution")
+OPTIONS = (*SAMPLING, "grammar", "feather", "resolution", "mixed_precision")
 """What can be said to a foundation that is not trained."""
 
 
@@ -51,5 +51,6 @@ def zero_shot(name: str, device: str | torch.device = "cpu", preset: str | None 
     foundation.side(config.resolution)
     grammar = Grammar.load("generic" if config.grammar == "auto" else config.grammar)
     check_grammar(foundation, grammar)
-    known = f"{weights_hash(find_folder(name))} {as_yaml(grammar)}"  # a grammar of the same name may say other words
-    return InpaintSampler(Trained(foundation, config, grammar, hashlib.sha256(known.encode()).hexdigest()))
+    # a grammar of the same name may say other words
+    known = [weights_hash(find_folder(name)), as_yaml(grammar), config.mixed_precision]
+    return InpaintSampler(Trained(foundation, config, grammar, hashlib.sha256(" ".join(known).encode()).hexdigest()))
