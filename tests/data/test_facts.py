@@ -85,11 +85,21 @@ def test_captions_say_what_is_known(tmp_path: Path) -> None:
     check_words(text, vocabulary())
 
 
+def test_texture_is_said_in_any_grammar_that_has_words_for_it(tmp_path: Path) -> None:
+    data = read_dataset(folder(tmp_path / "set", "id,texture", "a,Pigment_Network", "b,villous surface", "c,unknown"))
+    assert [dict(r.facts) for r in data] == [{"texture": "pigment network"}, {"texture": "villous surface"}, {}]
+    said = [caption(g, None, lesion(), None, g.known(r.facts)) for g, r in zip((SKIN, POLYP, SKIN), data, strict=True)]
+    assert ", pigment network, in the center" in said[0]
+    assert said[1].endswith("polyp with villous surface")
+    again = read_dataset(write_dataset(data, tmp_path / "out", "folders"))
+    assert [r.facts for r in again] == [r.facts for r in data]
+
+
 def test_words_that_a_grammar_lacks_stay_unsaid() -> None:
     facts = {"site": "head/neck", "age": "adult", "sex": "female"}
     assert SKIN.known(facts) == {"sex": "female"}
     without = caption(SKIN, None, lesion(), "nevus")
-    assert caption(SKIN, None, lesion(), "nevus", SKIN.known(facts)) == without
+    assert caption(SKIN, None, lesion(), "nevus", SKIN.known(facts)) == f"{without} of a female"
     assert POLYP.known({"site": "back", "sex": "female"}) == {}
 
 

@@ -153,10 +153,36 @@ class TestCaption:
     def test_says_nothing_that_nobody_knows(self) -> None:
         mask = ellipse(48, 48, 20, 20)
         assert caption(POLYP, None, mask) == "endoscopic photo of a medium-sized sessile polyp"
-        assert caption(SKIN, None, mask, extra={"age": "young"}).endswith("in the center of the image")
+        assert caption(SKIN, None, mask, extra={"texture": "streaks"}).endswith("streaks, in the center of the image")
         assert caption(POLYP, None, None) == "endoscopic photo of mucosa"
         assert caption(SKIN, None, None, "atypical_nevus") == "dermoscopic image of atypical nevus"
         assert caption(POLYP, None, np.zeros((8, 8), dtype=np.int64)) == "endoscopic photo of normal mucosa"
+
+    @pytest.mark.parametrize(
+        ("known", "said"),
+        [
+            ({"age": "elderly", "sex": "male"}, " of an elderly male"),
+            ({"age": "young"}, ", young skin"),
+            ({"sex": "female"}, " of a female"),
+            ({}, ""),
+        ],
+    )
+    def test_the_first_wording_that_is_known(self, known: dict[str, str], said: str) -> None:
+        mask = ellipse(48, 48, 20, 20)
+        whole = caption(SKIN, None, mask, extra={"site": "back", **known})
+        assert whole.endswith(f", on the back{said}")
+        assert caption(SKIN, None, mask, extra=known).endswith(f"in the center of the image{said}")
+        check_words(whole, vocabulary())
+        assert "|" not in vocabulary()
+
+    def test_without_a_mask_the_class_and_what_else_is_known(self) -> None:
+        known = {"site": "back", "sex": "male", "texture": "streaks"}
+        assert caption(SKIN, None, None, "nevus", known) == "dermoscopic image of nevus, streaks, on the back of a male"
+        assert caption(SKIN, None, None, None, {"age": "child"}) == "dermoscopic image of skin, child skin"
+        rectum = {"location": "rectum", "texture": "villous surface"}
+        assert caption(POLYP, None, None, "polyp", rectum) == "a photo of a polyp with villous surface, rectum"
+        drawn = {caption(SKIN, None, None, "nevus", known, np.random.default_rng(k)) for k in range(600)}
+        assert len(drawn) == 8  # each of the three parts is left out at times
 
     def test_extra_words_stand_in_their_slots(self) -> None:
         text = caption(POLYP, None, ellipse(48, 48, 20, 20), extra={"texture": "smooth_surface", "location": "rectum"})
@@ -211,6 +237,12 @@ class TestLength:
         )
         path.write_text(TestGrammarFiles.GOOD + slots)
         assert len(tokens(Grammar.load(path).longest)) == len(tokens("a lesion, d and a b and e f"))
+
+    def test_longest_of_several_wordings(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.yaml"
+        good = TestGrammarFiles.GOOD.replace("[, {size}]", "[, {size}|, as long as it is {size}]")
+        path.write_text(good + "slots: {size: {words: [a b]}}")
+        assert Grammar.load(path).longest == "a lesion, as long as it is a b"
 
 
 class TestVocabulary:
@@ -301,6 +333,10 @@ class TestGrammarFiles:
             (GOOD + "slots: {size: {computed: palette, palette: {red: [300, 0, 0]}}}", "'red' in its palette"),
             (GOOD + "slots: {size: {computed: palette, palette: {red: '#ff0000'}}}", "'red' in its palette"),
             (GOOD.replace("[, {size}]", "[, {size}") + "slots: {size: {words: [a]}}", "without its partner"),
+            (
+                GOOD.replace("a lesion[", "a lesion | wart[") + "slots: {size: {words: [a]}}",
+                "outside of brackets, where",
+            ),
             (GOOD.replace("[, {size}]", "[, {size}[, big]]") + "slots: {size: {words: [a]}}", "nest none"),
             (GOOD + f"slots: {{size: {{words: [{'very ' * 60}big]}}}}", "has 64 tokens, more than 60"),
         ],

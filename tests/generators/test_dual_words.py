@@ -51,8 +51,12 @@ def test_what_is_known_is_said() -> None:
 
 def test_images_without_a_mask_or_a_lesion() -> None:
     record = replace(BARE, label="nevus", facts={"site": "back"})
-    assert Sentences.of(SKIN, record, IMAGE, None).full() == "dermoscopic image of nevus"
+    bare = Sentences.of(SKIN, record, IMAGE, None)
+    assert (bare.full(), bare.plain()) == ("dermoscopic image of nevus, on the back", "dermoscopic image of nevus")
+    assert Sentences.of(SKIN, replace(record, facts={}), IMAGE, None).full() == bare.plain()
+    assert {bare.drawn(turn, turn, 0.0, 0.0) for turn in range(40)} == {bare.full(), bare.plain()}
     assert Sentences.of(SKIN, BARE, IMAGE, None).full() == SKIN.unknown
+    assert Sentences.of(SKIN, replace(BARE, facts={"sex": "male"}), IMAGE, None).full() == f"{SKIN.unknown} of a male"
     healthy = Sentences.of(SKIN, record, IMAGE, np.zeros((40, 40), dtype=np.uint8))
     assert (healthy.full(), healthy.plain()) == (SKIN.empty, SKIN.empty)
 

@@ -1,13 +1,13 @@
-"""What a table says of the patient of an image, in the words that grammars have: site, age and sex."""
+"""What a table says of an image and its patient, in the words that grammars have: site, age, sex and texture."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
 
-COLUMNS = ("site", "localization", "age", "sex")
+COLUMNS = ("site", "localization", "age", "sex", "texture")
 """Columns of a table that facts are read from; HAM10000 calls the site ``localization``."""
-FACTS = ("site", "age", "sex")
+FACTS = ("site", "age", "sex", "texture")
 """What may be known, in the order in which it is written."""
 BANDS = ("child", "young", "middle-aged", "elderly")
 _LIMITS = (18.0, 40.0, 65.0)
@@ -25,7 +25,7 @@ def facts_of(row: Mapping[str, str]) -> dict[str, str]:
     """
     plain = {name: " ".join((row.get(name) or "").replace("_", " ").lower().split()) for name in COLUMNS}
     site = plain["site"] if plain["site"] not in _NOTHING else plain["localization"]
-    found = {"site": site, "age": _band(plain["age"]), "sex": plain["sex"]}
+    found = {"site": site, "age": _band(plain["age"]), "sex": plain["sex"], "texture": plain["texture"]}
     return {name: word for name, word in found.items() if word not in _NOTHING}
 
 

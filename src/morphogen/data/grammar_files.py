@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from morphogen.data.mask_words import RULES, Slot
-from morphogen.data.prompts import MAX_TOKENS, PART, Grammar, slots_of, tokens
+from morphogen.data.prompts import MAX_TOKENS, OR, PART, Grammar, slots_of, tokens
 from morphogen.errors import InputError
 
 _TEXTS = ("name", "template", "empty", "unknown")
@@ -108,6 +108,8 @@ def _fault_of_sentences(grammar: Grammar) -> str | None:
                 return f"the template uses the slot {name!r}, which is not described; add it under slots"
         if left := re.search(r"[\[\]{}]", re.sub(r"\{\w+\}", "", PART.sub(r"\1", text))):
             return f"{text!r} has a {left[0]!r} without its partner, or one within another; close each and nest none"
+        if OR in PART.sub("", text):
+            return f"{text!r} has a {OR!r} outside of brackets, where it stands between two wordings; bracket both"
     for name, word in grammar.defaults.items():
         if name not in grammar.slots or not isinstance(word, str):
             return f"defaults give {name!r} the word {word!r}; name slots, and words in quotes"

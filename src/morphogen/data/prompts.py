@@ -3,13 +3,14 @@
 A grammar is a small YAML file: a template whose optional parts stand in brackets, and slots with their words. Slots
 that the mask or the pixels decide are filled by `mask_words`; the others are filled only by what the caller knows
 (`extra`), and the part of the sentence around an unknown slot is left out: a caption asserts nothing that nobody knows.
+A part may have several wordings, as in ``[ of a {age} {sex}| of a {sex}]``: the first whose slots are all known counts.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,9 @@ from morphogen.errors import InputError
 
 _FOLDER = Path(__file__).parent / "grammars"
 PART = re.compile(r"\[([^\]]*)\]")
+OR = "|"
+"""Between the wordings of an optional part."""
+_TAIL = re.compile(r"(?:\[[^\]]*\])+$")
 _SLOT = re.compile(r"\{(\w+)\}")
 _TOKEN = re.compile(r"'s|[^\W\d_]+|\d|[^\s\w]+|_")
 _MARKS = (",", ".", "-", "/", "'", "'s", "(", ")", *"0123456789")
@@ -39,7 +43,7 @@ class Grammar:
 
     Attributes:
         name: Short name.
-        template: The sentence; ``[optional part]``, ``{slot}``.
+        template: The sentence; ``[optional part]``, ``[one wording|another]``, ``{slot}``.
         short: Label captions, each a template without optional parts.
         empty: The sentence for a mask without a lesion.
         unknown: The sentence for an image of which nothing is known.
@@ -105,12 +109,23 @@ class Grammar:
 
     def compose(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
         """The sentence for these slot words; with `rng`, some optional parts are left out at random."""
+        return fill_slots(_chosen(self.template, words, rng), words)
 
-        def part(match: re.Match[str]) -> str:
-            known = all(slot in words for slot in _SLOT.findall(match[1]))
-            return match[1] if known and (rng is None or rng.uniform() >= _LEFT_OUT) else ""
+    def compose_bare(self, words: Mapping[str, str], labelled: bool, rng: np.random.Generator | None = None) -> str:
+        """As `compose`, for an image without a mask: its class, and the known ones of the parts that end the template.
 
-        return fill_slots(PART.sub(part, self.template), words)
+        Args:
+            words: By slot.
+            labelled: Whether the class of the image is known; else `unknown` stands in its place.
+            rng: Leaves out some of those parts.
+        """
+        said = self.label_caption(words) if labelled else self.unknown
+        return fill_slots(said + _chosen(self._tail, words, rng), words)
+
+    @property
+    def _tail(self) -> str:
+        """The optional parts that end the template."""
+        return self.template[len(_TAIL.sub("", self.template)) :]
 
     def label_caption(self, words: Mapping[str, str], rng: np.random.Generator | None = None) -> str:
         """A short caption for these slot words: the first that they fill, or a random one with `rng`."""
@@ -121,13 +136,22 @@ class Grammar:
     def longest(self) -> str:
         """The sentence with the most tokens that the grammar's own words can make."""
         words = {name: _longest(slot) for name, slot in self.slots.items()}
-        sentences = [self.compose(words), *(fill_slots(text, words) for text in self.short), self.empty, self.unknown]
+        given = {name: word for name, word in words.items() if self.slots[name].computed is None}
+
+        def fullest(text: str, words: Mapping[str, str]) -> str:
+            def part(match: re.Match[str]) -> str:
+                return max(_wordings(match, words), key=lambda text: len(tokens(fill_slots(text, words))), default="")
+
+            return PART.sub(part, text)
+
+        bare = (head + fullest(self._tail, given) for head in (*self.short, self.unknown))
+        sentences = (fill_slots(text, words) for text in (fullest(self.template, words), *bare, self.empty))
         return max(sentences, key=lambda text: len(tokens(text)))
 
     @property
     def vocabulary(self) -> frozenset[str]:
         """Every token that a sentence of this grammar may hold."""
-        texts = [_SLOT.sub(" ", re.sub(r"[\[\]]", "", t)) for t in (self.template, *self.short)]
+        texts = [_SLOT.sub(" ", re.sub(r"[\[\]]", "", t).replace(OR, " ")) for t in (self.template, *self.short)]
         texts += [self.empty, self.unknown, *self.defaults.values(), *self.words, "a an"]
         for slot in self.slots.values():
             texts += [*slot.words, *slot.palette, *FIXED_WORDS.get(slot.computed or "", ())]
@@ -157,7 +181,7 @@ def caption(
     """
     words = grammar.describe(image, mask, label, extra)
     if mask is None:
-        return grammar.label_caption(words) if label is not None else grammar.unknown
+        return grammar.compose_bare(words, label is not None, rng)
     return grammar.compose(words, rng) if bool((mask > 0).any()) else grammar.empty
 
 
@@ -236,6 +260,21 @@ def fill_slots(text: str, words: Mapping[str, str]) -> str:
     """Put the words into their slots, "an" before a vowel, and one blank between words."""
     filled = _SLOT.sub(lambda match: words[match[1]], text)
     return re.sub(r"\ba (?=[aeiou])", "an ", " ".join(filled.split()))
+
+
+def _chosen(template: str, words: Mapping[str, str], rng: np.random.Generator | None) -> str:
+    """A template with its known parts alone, each in the first wording that `words` fill."""
+
+    def part(match: re.Match[str]) -> str:
+        text = next(_wordings(match, words), "")
+        return text if text and (rng is None or rng.uniform() >= _LEFT_OUT) else ""
+
+    return PART.sub(part, template)
+
+
+def _wordings(part: re.Match[str], words: Mapping[str, str]) -> Iterator[str]:
+    """Those of an optional part (`PART`) that `words` fill, in order."""
+    return (text for text in part[1].split(OR) if all(slot in words for slot in _SLOT.findall(text)))
 
 
 def _longest(slot: Slot) -> str:

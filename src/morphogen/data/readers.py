@@ -9,8 +9,9 @@
 | `ham10000` | HAM10000_metadata.csv, HAM10000_images_part_1, ..., a folder of `*_segmentation.png` (`isic.py`) |
 | `isic2018` | ISIC2018_Task1-2_Training_Input, ISIC2018_Task3_Training_Input, ... and their ground truth (`isic.py`) |
 
-Beside any of them: records.csv (id, subject, class, caption, split; site or localization, age, sex; other columns are
-ignored), classes.txt (a class name a line, background first), manifest.jsonl (provenance of synthetic pairs).
+Beside any of them: records.csv (id, subject, class, caption, split; site or localization, age, sex, texture; other
+columns are ignored), classes.txt (a class name a line, background first), manifest.jsonl (provenance of synthetic
+pairs).
 Only headers are read here, and the masks' values; what is deeper belongs to `check`. NIfTI volumes become one record a
 slice along the third axis, slices without foreground included.
 """

@@ -24,7 +24,7 @@ class Record:
         split: ``train``, ``val``, ``test``, or None where the layout fixes none.
         plane: ``(axis, index)`` of a slice where `image` is a volume, else None.
         origin: Provenance of a synthetic pair (seed, source mask id, generator hash, ...), None for a real one.
-        facts: What else is known, in words: any of ``site``, ``age`` (a band), ``sex`` (`morphogen.data.facts`).
+        facts: What else is known, in words: any of ``site``, ``age`` (a band), ``sex``, ``texture`` (`data.facts`).
     """
 
     id: str

@@ -19,4 +19,5 @@ def check_grammar(foundation: Foundation, grammar: Grammar) -> None:
         if unknown:
             raise InputError(f"grammar {grammar.name}: {foundation.source} does not know {unknown}; use other words")
     longest = {name: max(choices(slot), key=len, default="") for name, slot in grammar.slots.items()}
-    foundation.check_lengths([grammar.empty, grammar.unknown, grammar.compose({**grammar.defaults, **longest})])
+    fullest = grammar.compose({**grammar.defaults, **longest})
+    foundation.check_lengths([grammar.empty, grammar.unknown, fullest, grammar.longest])

@@ -66,7 +66,7 @@ class Sentences:
         if self.lesion is False:
             return self.grammar.empty
         if self.lesion is None:
-            return self.plain() if self.label is not None else self.grammar.unknown
+            return self.grammar.compose_bare(self.words, self.label is not None, rng)
         return self.grammar.compose(self._turned(turn), rng)
 
     def plain(self) -> str:
@@ -107,7 +107,7 @@ def turned_position(word: str, turn: int) -> str:
 
 
 def sentences(pairs: Pairs, grammar: Grammar) -> list[Sentences]:
-    """Those of every record; records without a mask have a class at most."""
+    """Those of every record; of one without a mask, its class and what its table says."""
     rows = track(range(len(pairs)), "describing images")
     return [
         Sentences.of(grammar, pairs.dataset[i], pairs.image(i), pairs.mask(i) if pairs.dataset[i].mask else None)
