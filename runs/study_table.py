@@ -15,8 +15,7 @@ from typing import Any
 
 from morphogen.study.compare import Comparison, Group
 from morphogen.study.kinds import label
-from morphogen.study.report import measured
-from morphogen.study.results import join
+from morphogen.study.results import join, measured
 
 
 def interval(ci95: tuple[float, float] | None, form: str = ".3f") -> str:

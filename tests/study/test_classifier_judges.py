@@ -159,7 +159,9 @@ def test_oversampling_evens_out_the_classes_with_whole_turns() -> None:
 
 
 def test_the_gate_drops_what_is_not_of_the_class_that_was_asked_for(make: Make, networks: QuickNetworks) -> None:
-    config = make(arms=("real-geo", "syn-geo"), gates=("class-agreement",), seeds=1, judges=("unet",))
+    config = make(
+        arms=("real-geo", "oversampled", "syn-geo"), gates=("class-agreement",), seeds=1, judges=("unet",)
+    )  # fmt: skip
     found = run_study(config, networks.tools)
     r = prepare(config).splits.repetitions[0]
     (job,) = networks.named("gate.")
@@ -175,6 +177,9 @@ def test_the_gate_drops_what_is_not_of_the_class_that_was_asked_for(make: Make, 
         name: Counter(bool(row["dropped"]) for row in rows if labels[row["source_mask"]] == name) for name in CLASSES
     }
     assert gates["accepted"] == sum(n[False] for n in expected.values())
+    for arm in ("oversampled", "syn-geo"):  # of one size, whatever the gates took
+        (job,) = networks.named(f"{arm}.unet")
+        assert sum(map(len, job.train)) == len(r.train) + gates["accepted"]
     for name, counts in expected.items():
         row = gates["by_class"][name]
         assert (row["n"], row["accepted"]) == (counts.total(), counts[False])

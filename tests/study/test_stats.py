@@ -15,6 +15,7 @@ from morphogen.study.stats import (
     DETECTABLE,
     blocks_of,
     bootstrap_means,
+    degrees_of_freedom,
     difference,
     estimate,
     holm,
@@ -105,6 +106,39 @@ def test_interval_covers_the_truth(subjects: int, images: int, seeds: int) -> No
         assert found.ci95 is not None
         hits += found.ci95[0] <= 0.02 <= found.ci95[1]
     assert 0.91 <= hits / studies <= 1.0
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_few_seeds_that_differ_are_no_proof(seeds: int) -> None:
+    """Nothing is true of the difference, and seeds differ more than images do: what is called clear is chance."""
+    rng, clear, small, studies = np.random.default_rng(8), 0, 0, 300
+    for k in range(studies):
+        found = estimate(simulated(rng, 60, 1, 0.0, seeds, seed_sd=0.1), seed=k, draws=300)
+        assert found.ci95 is not None
+        assert found.p_crossed is not None
+        clear += found.ci95[0] > 0 or found.ci95[1] < 0
+        small += found.p_crossed < 0.05
+    assert 0.01 <= clear / studies <= 0.08
+    assert 0.01 <= small / studies <= 0.08
+
+
+def test_seeds_alone_are_a_t_test_of_their_means() -> None:
+    shifts = np.array([0.02, 0.05, 0.03, 0.06])
+    found = estimate([{f"i{k}": (f"s{k}", shift) for k in range(30)} for shift in shifts], draws=20_000)
+    expected = scipy_stats.ttest_1samp(shifts, 0)
+    assert found.p_crossed == pytest.approx(expected.pvalue, rel=0.1)
+    assert found.ci95 == pytest.approx(expected.confidence_interval(0.95), rel=0.05)
+    assert estimate([{f"i{k}": (f"s{k}", 0.1 * k) for k in range(9)}]).p_crossed is None
+
+
+def test_degrees_of_freedom_are_satterthwaites() -> None:
+    seeds = np.array([0.1, 0.3, 0.2])
+    share = seeds.var(ddof=1) / 3
+    assert degrees_of_freedom(share + 0.01, 40, [seeds]) == pytest.approx(
+        (share + 0.01) ** 2 / (share**2 / 2 + 0.01**2 / 39)
+    )
+    assert degrees_of_freedom(0.01, 40, []) == pytest.approx(39)
+    assert degrees_of_freedom(0.0, 40, []) == 39
 
 
 def test_interval_has_power_at_the_smallest_detectable_gain() -> None:

@@ -14,9 +14,10 @@
 | ``ambiguous`` | ``ambiguous``: pixels of that mask whose probability was unclear, per pixel of lesion | above 15 % |
 
 ``agreement``'s window is meant for lesions painted into images: a lesion that no segmenter finds was not painted, and
-one that it finds to the pixel is likely a copy (0.5 to 0.95 in SynDiff's follow-up). ``drawn`` and ``untouched`` are
-scores that a generator which paints into images notes with every pair (``origin`` in manifest.jsonl), ``area`` and
-``ambiguous`` (`morphogen.data.mask_cleaning`) those of one that makes the mask itself.
+one that it finds to the pixel is likely a copy (0.5 to 0.95 in SynDiff's follow-up). In a study whose generator makes
+image and mask together it has no upper end: there the mask follows the image, and a close fit is what is asked for.
+``drawn`` and ``untouched`` are scores that a generator which paints into images notes with every pair (``origin`` in
+manifest.jsonl), ``area`` and ``ambiguous`` (`morphogen.data.mask_cleaning`) those of one that makes the mask itself.
 
 Percentiles are those of the training images' own scores; nothing else is looked at. ``slack`` is what cannot be seen: a
 single clipped pixel is no fault where the training images have none.

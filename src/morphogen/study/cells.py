@@ -22,7 +22,8 @@ from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of
 from morphogen.study.locks import lock
 from morphogen.study.oversample import oversampled
 from morphogen.study.plan import Training
-from morphogen.study.recipe import OWN_TEST
+from morphogen.study.recipe import OWN_TEST, stated_arms
+from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (
     ArrayPairs,
     architecture_of,
@@ -139,13 +140,25 @@ def _source(bench: Bench, training: Training, part: str, tools: Tools) -> Source
         variant = variant_of(bench.config, ours)
         return Pairs(kept_pairs(bench, repetition, tools, variant, ours.n, ours.gated), resolution)
     if part == "oversampled":
-        train, ours = bench.dataset.select(repetition.train), arm(lead(bench.config.arms))
-        more = ours.n or candidates(bench, repetition, variant_of(bench.config, ours))
-        return Pairs(oversampled(train, len(train) + more, repetition.seed), resolution)
+        train = bench.dataset.select(repetition.train)
+        return Pairs(
+            oversampled(train, len(train) + _lead_pairs(bench, repetition, tools), repetition.seed), resolution
+        )
     if part == "autoencoded":
         return autoencoded_pairs(bench, repetition)
     ids = {"real": repetition.train, "extra": repetition.extra}[part]
     return Pairs(bench.dataset.select(ids), resolution)
+
+
+def _lead_pairs(bench: Bench, repetition: Repetition, tools: Tools) -> int:
+    """How many synthetic pairs the arm of the verdict trains on, which they are made for; where the study has none, how
+    many it would make."""
+    arms = stated_arms(bench.config)
+    ours = arm(lead(arms))
+    variant = variant_of(bench.config, ours)
+    if ours.name not in arms:
+        return candidates(bench, repetition, variant)
+    return len(kept_pairs(bench, repetition, tools, variant, ours.n, ours.gated))
 
 
 def score(

@@ -3,7 +3,8 @@
 Where every image was classified by one run (k-fold), the images of all runs are one set; where seeds are crossed, each
 seed has a set of its own, and the score is their mean. Intervals resample subjects, then images, and crossed seeds, as
 `morphogen.study.stats` has it, and take the scores of the resampled sets. The test of a difference exchanges what both
-arms say of all images of a subject: of a mean over images this is the sign-flip test.
+arms say of all images of a subject: of a mean over images this is the sign-flip test. Where seeds are crossed it is
+Student's t, since such exchanges know nothing of how much the seeds differ.
 """
 
 from __future__ import annotations
@@ -94,7 +95,11 @@ def estimates(repetitions: Sequence[Rows], seed: int = 0, draws: int = DRAWS) ->
     values, drawn = _values(sheets, classes), _drawn(sheets, classes, seed, draws)
     sizes = _sizes(sheets, len(repetitions))
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    return {name: _estimate(value, drawn[name], sizes, (0.0, 1.0)) for name, value in known.items()}
+    runs = [_values(sheets_of([rows], classes), classes) for rows in repetitions]
+    return {
+        name: _estimate(value, drawn[name], sizes, _crossed(sheets, [run[name] for run in runs]), (0.0, 1.0))
+        for name, value in known.items()
+    }
 
 
 def contrasts(ours: Sequence[Rows], theirs: Sequence[Rows], seed: int = 0, draws: int = DRAWS) -> dict[str, Contrast]:
@@ -116,25 +121,39 @@ def contrasts(ours: Sequence[Rows], theirs: Sequence[Rows], seed: int = 0, draws
     values = [_values(sheets, classes) for sheets in pair]
     drawn = [_drawn(sheets, classes, seed, draws) for sheets in pair]
     runs = [[_values(sheets_of([rows], classes), classes) for rows in some] for some in (ours, theirs)]
-    p = _exchanged(*pair, classes, seed)
-    return {
-        name: Contrast(
-            difference=_estimate(value - values[1][name], drawn[0][name] - drawn[1][name], _sizes(pair[0], len(ours))),
-            p=p[name],
+    p, sizes, found = _exchanged(*pair, classes, seed), _sizes(pair[0], len(ours)), {}
+    for name, value in values[0].items():
+        if np.isnan(value):
+            continue
+        each = [a[name] - b[name] for a, b in zip(*runs, strict=True)]
+        drawn_differences, crossed = drawn[0][name] - drawn[1][name], _crossed(pair[0], each)
+        difference = _estimate(value - values[1][name], drawn_differences, sizes, crossed)
+        found[name] = Contrast(
+            difference=difference,
+            p=p[name] if difference.p_crossed is None else difference.p_crossed,
             means=(value, values[1][name]),
-            per_repetition=tuple(a[name] - b[name] for a, b in zip(*runs, strict=True)),
+            per_repetition=tuple(each),
         )
-        for name, value in values[0].items()
-        if not np.isnan(value)
-    }
+    return found
+
+
+def _crossed(sheets: Sequence[Sheet], values: Sequence[float]) -> list[Array]:
+    """The values of all seeds, where they scored one and the same images; none under k-fold."""
+    return [np.array(values)] if len(sheets) == 1 and len(values) > 1 else []
 
 
 def _estimate(
-    value: float, drawn: Array, sizes: tuple[int, int, int], within: tuple[float, float] = (-np.inf, np.inf)
+    value: float,
+    drawn: Array,
+    sizes: tuple[int, int, int],
+    crossed: Sequence[Array],
+    within: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
     """Resampled sets in which a metric is undefined do not count."""
     defined = drawn[~np.isnan(drawn)]
-    return estimate_of(value, defined, sizes, within) if len(defined) > 1 else Estimate(value, None, None, *sizes)
+    if len(defined) < 2:
+        return Estimate(value, None, None, *sizes)
+    return estimate_of(value, defined, sizes, within, crossed)
 
 
 def _sizes(sheets: Sequence[Sheet], n_repetitions: int) -> tuple[int, int, int]:

@@ -124,9 +124,10 @@ def _mean_contrasts(ours: Sequence[Rows], theirs: Sequence[Rows]) -> dict[str, C
     for metric in RANGES:
         first, second = ([_scores(rows, metric) for rows in some] for some in (ours, theirs))
         differences = difference(first, second)
+        estimated = estimate(differences)
         found[metric] = Contrast(
-            difference=estimate(differences),
-            p=sign_flip(subject_means(differences)),
+            difference=estimated,
+            p=sign_flip(subject_means(differences)) if estimated.p_crossed is None else estimated.p_crossed,
             means=(mean_over_images(first), mean_over_images(second)),
             per_repetition=tuple(mean_over_images([scores]) for scores in differences),
         )

@@ -30,6 +30,7 @@ from morphogen.study.synthesis import (
     as_pictures,
     autoencode,
     in_order_of_plan,
+    makes_masks,
     synthetic_pairs,
     uses_foundation,
     variant_of,
@@ -84,8 +85,8 @@ def measured_variant(config: StudyConfig) -> Variant:
 
 def _measures(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant) -> dict[str, Any]:
     made = synthetic_pairs(bench, repetition, variant)
-    if bench.config.synthetic is not None:
-        made = in_order_of_plan(made)  # its beginning shows all masks
+    if bench.config.synthetic is not None or makes_masks(bench.config):
+        made = in_order_of_plan(made)  # its beginning shows all masks, or all classes in proportion
     synthetic = Pairs(made, bench.config.resolution)
     sets = image_sets(bench, repetition, synthetic)
     picture = bench.out / "images" / f"{variant.of(repetition.label)}-closest.png"

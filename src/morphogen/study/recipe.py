@@ -239,6 +239,13 @@ def load_study(path: Path) -> dict[str, Any]:
     return dict(saved)
 
 
+def stated_arms(config: StudyConfig) -> tuple[str, ...]:
+    """The arms of the study, those of earlier commands first: the same ones whatever a single command names."""
+    path = config.out / "study.yaml"
+    saved = load_study(path)["arms"] if path.exists() else []
+    return tuple(dict.fromkeys([*saved, *config.arms]))
+
+
 def save_study(config: StudyConfig) -> None:
     """Write ``study.yaml``, the resolved configuration, into the study's folder.
 

@@ -18,8 +18,8 @@ from morphogen.study.compare import Comparison, Group
 from morphogen.study.kinds import SEGMENTATION, heading, label
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.results import Joined, join
-from morphogen.study.verdict import CONTROL
+from morphogen.study.results import Joined, adherence_of, join, measured
+from morphogen.study.verdict import ADHERENCE_SLACK, CONTROL, follows
 
 HEADLINES = {
     "helped": "Synthetic pairs helped",
@@ -162,10 +162,10 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of the image table, means over repetitions.
 
     Returns:
-        ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, and what they
-        rest on.
+        ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, ``follows``:
+        whether that is enough for a claim, and what they rest on.
     """
-    images = measured(images)
+    adherence, images = adherence_of(images), measured(images)
     found = [values["distances"] for values in images.values() if values.get("distances", {}).get("rows")]
     names = [n for n in ("synthetic", "real", "autoencoded") if any(n in d["rows"] for d in found)]
     rows = [
@@ -176,25 +176,17 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
         )
         for name in names
     ]
-    kept = [values["adherence"] for values in images.values() if values.get("adherence")]
     notes = [d["note"] for v in images.values() if (d := v.get("distances", {})).get("note")]
     return {
         "distances": rows,
         "about": found[0] if found else None,
         "note": notes[0] if notes else None,
-        "adherence": (_mean([a["dice"] for a in kept]), _mean([a["dice_on_real"] for a in kept])) if kept else None,
+        "adherence": adherence,
+        "slack": ADHERENCE_SLACK,
+        "follows": adherence is not None and follows(*adherence),
         "n_repetitions": len(images),
         "sampling": sorted({_words(values["sampling"]) for values in images.values() if values.get("sampling")}),
     }
-
-
-def measured(images: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each repetition the images that were measured: as the generator makes them, before any other sampling."""
-    found: dict[tuple[Any, Any], str] = {}
-    for name in sorted(images, key=lambda name: ("sampling" in images[name], name)):
-        if {"distances", "adherence"} & {*images[name]}:
-            found.setdefault((images[name].get("fold"), images[name].get("seed")), name)
-    return {name: images[name] for name in images if name in found.values()}
 
 
 def _words(options: Mapping[str, Any]) -> str:

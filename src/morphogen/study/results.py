@@ -58,7 +58,7 @@ def join(out: Path) -> Joined:
     missing = missing_cells(config, splits, cells)
     images = {path.stem: _optional_json(path) for path in sorted((out / "images").glob("*.json"))}
     results = {
-        "verdict": judge_study(primary, missing),
+        "verdict": judge_study(primary, missing, adherence_of(images)),
         "cells": [{"name": cell.path.stem, **cell.values} for cell in cells],
         "comparisons": [c.row(group) for group in groups for rows in group.comparisons.values() for c in rows],
         "arms": _arms(groups, primary),
@@ -74,6 +74,25 @@ def join(out: Path) -> Joined:
         "missing": missing,
     }
     return Joined(results, tuple(groups), primary, config)
+
+
+def measured(images: Mapping[str, Any]) -> dict[str, Any]:
+    """Of each repetition the images that were measured: as the generator makes them, before any other sampling."""
+    found: dict[tuple[Any, Any], str] = {}
+    for name in sorted(images, key=lambda name: ("sampling" in images[name], name)):
+        if {"distances", "adherence"} & {*images[name]}:
+            found.setdefault((images[name].get("fold"), images[name].get("seed")), name)
+    return {name: images[name] for name in images if name in found.values()}
+
+
+def adherence_of(images: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Dice of the independent segmenter on synthetic images and on real ones, means over repetitions; None where it was
+    not measured."""
+    found = [values["adherence"] for values in measured(images).values() if values.get("adherence")]
+    if not found:
+        return None
+    on_synthetic, on_real = ([float(one[name]) for one in found] for name in ("dice", "dice_on_real"))
+    return sum(on_synthetic) / len(found), sum(on_real) / len(found)
 
 
 def audit_sections(audit: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Estimate:
         n_images: Distinct images.
         n_subjects: Distinct subjects.
         n_repetitions: Trained runs behind the mean.
+        p_crossed: That the mean is 0, two-sided, by Student's t; None where no seed was crossed, or `se` is None.
     """
 
     mean: float
@@ -56,6 +57,7 @@ class Estimate:
     n_images: int
     n_subjects: int
     n_repetitions: int
+    p_crossed: float | None = None
 
     @property
     def smallest_detectable(self) -> float | None:
@@ -123,8 +125,9 @@ def estimate(
     """Mean over images with a 95 % interval of the hierarchical bootstrap.
 
     The percentiles are widened from the normal's to Student's t of (subjects - 1) degrees of freedom, since the
-    percentile interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015). Below eight
-    subjects these percentiles lie beyond what so few can be drawn to, and the interval is mean -+ t se.
+    percentile interval is too narrow for few subjects (Hesterberg, The American Statistician 69, 2015). Where seeds are
+    crossed, they are few too, and the degrees of freedom are Satterthwaite's (`degrees_of_freedom`). Below seven of
+    them these percentiles lie beyond what so few can be drawn to, and the interval is mean -+ t se.
 
     Args:
         repetitions: Scores of every run.
@@ -140,11 +143,16 @@ def estimate(
     n_subjects = len({s for block in blocks for s in block.subjects})
     means = bootstrap_means(blocks, np.random.default_rng(seed), draws) if n_subjects > 1 else np.empty(0)
     sizes = n_images, n_subjects, len(repetitions)
-    return estimate_of(mean_over_images(repetitions), means, sizes, within)
+    crossed = [(len(b.ids) / n_images) * b.values.mean(axis=1) for b in blocks if len(b.values) > 1]
+    return estimate_of(mean_over_images(repetitions), means, sizes, within, crossed)
 
 
 def estimate_of(
-    value: float, drawn: Array, sizes: tuple[int, int, int], within: tuple[float, float] = (-np.inf, np.inf)
+    value: float,
+    drawn: Array,
+    sizes: tuple[int, int, int],
+    within: tuple[float, float] = (-np.inf, np.inf),
+    crossed: Sequence[Array] = (),
 ) -> Estimate:
     """A value with the interval (see `estimate`) that its resampled values give.
 
@@ -153,18 +161,40 @@ def estimate_of(
         drawn: (draws,) the same of resampled studies; not looked at with fewer than two subjects.
         sizes: Images, subjects and repetitions.
         within: As for `estimate`.
+        crossed: Of every block of images that several seeds have scored, (R,) what each seed adds to the value.
     """
-    from scipy.special import ndtr, stdtrit
+    from scipy.special import ndtr, stdtr, stdtrit
 
     n_subjects = sizes[1]
     if n_subjects < 2:
         return Estimate(value, None, None, *sizes)
-    t, se = float(stdtrit(n_subjects - 1, 0.975)), float(drawn.std(ddof=1))
+    se = float(drawn.std(ddof=1))
+    df = degrees_of_freedom(se**2, n_subjects, crossed)
+    t = float(stdtrit(df, 0.975))
     low, high = value - t * se, value + t * se
-    if n_subjects >= FEW_SUBJECTS:
+    if df >= FEW_SUBJECTS - 1:
         low, high = np.quantile(drawn, [ndtr(-t), ndtr(t)])
     interval = float(max(low, within[0])), float(min(high, within[1]))
-    return Estimate(value, interval, se, *sizes)
+    p = (float(2 * stdtr(df, -abs(value) / se)) if se else float(not value)) if crossed else None
+    return Estimate(value, interval, se, *sizes, p)
+
+
+def degrees_of_freedom(variance: float, n_subjects: int, crossed: Sequence[Array]) -> float:
+    """Those of Student's t for a mean of this variance: subjects - 1, or fewer where crossed seeds share in it.
+
+    By Satterthwaite (Biometrics Bulletin 2, 1946): (sum V)^2 / sum (V^2 / df) over the seeds' share of every block,
+    with R - 1 degrees of freedom, and the rest, with subjects - 1.
+
+    Args:
+        variance: Squared standard error of the mean.
+        n_subjects: 2 or more.
+        crossed: As for `estimate_of`.
+    """
+    seeds = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in crossed]
+    rest = max(variance - sum(v for v, _ in seeds), 0.0)
+    shares = [(rest, n_subjects - 1), *seeds]
+    total = sum(v for v, _ in shares)
+    return total**2 / sum(v**2 / df for v, df in shares) if total else float(n_subjects - 1)
 
 
 def mean_over_images(repetitions: Sequence[Repetition]) -> float:

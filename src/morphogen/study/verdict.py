@@ -10,9 +10,13 @@ from morphogen.study.compare import Comparison, Group
 from morphogen.study.kinds import SEGMENTATION, label
 
 CONTROL, HEADROOM, NOISE = "real-geo", "more-real", "duplicated"
+ADHERENCE_SLACK = 0.03
+"""So much lower than on real images may the Dice of an independent segmenter be on synthetic ones before a claim."""
 
 
-def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, Any]:
+def judge_study(
+    group: Group | None, missing: Sequence[str] = (), adherence: tuple[float, float] | None = None
+) -> dict[str, Any]:
     """Compare real + synthetic with real, both with geometric augmentation, on the mean Dice of `group`, or where its
     judge is a classifier on its macro-F1.
 
@@ -21,6 +25,7 @@ def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, A
     Args:
         group: The first judge on the study's own test part, or None where no such cell exists.
         missing: Names of the cells that the plan has and the folder has not.
+        adherence: Dice of an independent segmenter on the synthetic images, all of them, and on unseen real ones.
 
     Returns:
         ``outcome`` (helped, hurt or undecided), ``arm``, ``text`` (one paragraph), ``diff``, ``ci95``,
@@ -37,6 +42,7 @@ def judge_study(group: Group | None, missing: Sequence[str] = ()) -> dict[str, A
     sentences = [_lead(outcome, main, group.kind.noun), *_beside(group), _evidence(group, main)]
     sentences += _limits(outcome, main, headroom)
     sentences += _chance(outcome, main, found.get(NOISE))
+    sentences += _agreement(adherence)
     return {
         **({} if group.kind is SEGMENTATION else {"metric": group.kind.headline}),
         "outcome": outcome,
@@ -132,6 +138,21 @@ def _chance(outcome: str, main: Comparison, noise: Comparison | None) -> list[st
     if outcome != "undecided" and doubtful:
         line += ", which is more than it should: read this verdict with care"
     return [*sentences, line + "."]
+
+
+def follows(on_synthetic: float, on_real: float) -> bool:
+    """Whether the masks of synthetic images fit them well enough for a claim, by an independent segmenter's Dice."""
+    return on_synthetic >= on_real - ADHERENCE_SLACK
+
+
+def _agreement(adherence: tuple[float, float] | None) -> list[str]:
+    if adherence is None or follows(*adherence):
+        return []
+    ours, real = adherence
+    return [
+        f"Synthetic images and their masks agree less than real ones do: an independent segmenter reaches a Dice of "
+        f"{ours:.3f} on all of them and {real:.3f} on unseen real ones, more than {ADHERENCE_SLACK} higher."
+    ]
 
 
 def _caveats(main: Comparison, missing: Sequence[str]) -> list[str]:

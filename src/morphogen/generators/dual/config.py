@@ -56,6 +56,9 @@ class DualConfig:
     """Weight of 1 - Dice of the mask estimate and what a small segmenter sees in the image estimate."""
     min_snr: float = 5.0
     """gamma of min-SNR weighting in both diffusion losses; 0 for none."""
+    noise_weight: float = 1.0
+    """Largest weight of a row whose latent is almost noise alone, where eps is foretold: sqrt((1 - abar) / abar), at
+    least 1, on both diffusion losses. 1 weighs all rows by min-SNR alone."""
     pixel_below: int = 400
     """Timestep below which the mask estimate is decoded for Dice and cross-entropy."""
     pixel_share: float = 0.25
@@ -169,6 +172,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "align_after", *_WEIGHTS), (0, math.inf)),
     **dict.fromkeys(("prompt_drop", "label_share", "pixel_share", "class_balance"), (0, 1)),
     **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
+    "noise_weight": (1, math.inf),
     **dict.fromkeys(("segmenter_steps", "pixel_below", "align_below"), (1, math.inf)),
     **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
 }

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import predict
 from morphogen.foundation.model import Foundation
+from morphogen.foundation.noise_weights import noise_weights
 from morphogen.generators.dual.config import DualConfig
 from morphogen.generators.dual.layout import join, split
 from morphogen.segmenters.latent.mask_latents import MaskLatents
@@ -120,6 +121,7 @@ def pair_losses(nets: Networks, rows: Rows, config: DualConfig, align: bool) -> 
     error = (output - f.target(rows.z0, rows.eps, rows.t)).square()
     of_image, of_mask = (half.mean(dim=(1, 2, 3)) for half in split(error, layout))
     weights = snr_weights(f.alphas_cumprod(rows.t).flatten(), config.min_snr, f.v_prediction)
+    weights = weights * noise_weights(f, rows.t, config.noise_weight).flatten()
     found = {}
     if config.image_weight:
         found["L_img"] = config.image_weight * (weights * of_image).mean()

@@ -20,6 +20,7 @@ from morphogen.foundation.inpainting import around
 from morphogen.foundation.latents import LatentBank, encode_texts
 from morphogen.foundation.lora import ATTENTION, add_lora, lora_modules
 from morphogen.foundation.model import Foundation
+from morphogen.foundation.noise_weights import noise_weights
 from morphogen.generators.inpaint.config import InpaintConfig
 from morphogen.generators.inpaint.holes import elsewhere, paste
 from morphogen.training.rng import normal, numpy_rng, uniform
@@ -141,24 +142,14 @@ class InpaintTask:
         given = around(self.foundation, batch["image"], batch["hole"])
         z_t = self.foundation.add_noise(z0, eps, t)
         output = predict(self.foundation.unet, torch.cat([z_t, given], dim=1), t, cond).float()
-        error = (output - self.foundation.target(z0, eps, t)).square().mean(dim=1, keepdim=True) * self.weights(t)
+        weights = noise_weights(self.foundation, t, self.config.noise_weight)
+        error = (output - self.foundation.target(z0, eps, t)).square().mean(dim=1, keepdim=True) * weights
         losses = {"L": error.mean()}
         if self.config.lesion_weight:
             m = given[:, :1]
             inside = (error * m).sum(dim=(1, 2, 3)) / m.sum(dim=(1, 2, 3)).clamp(min=1)
             losses["L_hole"] = self.config.lesion_weight * inside.mean()
         return losses
-
-    def weights(self, t: Tensor) -> Tensor:
-        """(B, 1, 1, 1): w_t = sqrt((1 - abar) / abar), cut to lie between 1 and noise_weight; 1 for v-models.
-
-        An error in eps is one of w_t times that in the clean latent: at the noisy end, where layout and colours of the
-        picture are settled and the image around the hole says most, the plain loss hardly sees it.
-        """
-        abar = self.foundation.alphas_cumprod(t)
-        if self.foundation.v_prediction:
-            return torch.ones_like(abar)
-        return ((1 - abar) / abar).sqrt().clamp(1.0, self.config.noise_weight)
 
     def to(self, device: Any) -> None:
         """U-Net and autoencoder, which encodes what is around the holes; the texts are encoded already."""
