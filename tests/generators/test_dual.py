@@ -394,5 +394,7 @@ class TestPresets:
             assert (joined.lr, joined.conv_lr, joined.tuning) == (paper.lr, paper.conv_lr, "lora"), words
         assert (dual_config("lora").lr, dual_config("canvas").lr) == (1e-3, 1e-3)
         assert dual_config("sd2+lr=3e-4+canvas").lr == 3e-4
+        named = dual_config("sd15+canvas")  # a foundation's short name, as the folder of it would be
+        assert named == dual_config("canvas", foundation="sd15")
         assert set(PRESETS) == {"tiny", "sd2", "lora", "canvas"}
         assert GENERATORS["dual"].sampling == SAMPLING

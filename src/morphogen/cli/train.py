@@ -35,8 +35,7 @@ class Train(Verb):
     method: tyro.conf.Positional[str]
     """Name of a generator, segmenter or classifier."""
     data: tyro.conf.Positional[Path]
-    """Folder of annotated images, in any layout that `morphogen data check` reads; dual also learns from those without a
-    mask."""
+    """Folder of annotated images, in any layout that `morphogen data check` reads; for dual, some may have no mask."""
     out: Path
     """Run folder: config.yaml, metrics.jsonl, previews/, checkpoints/, final/."""
     mask_values: str | None = None
@@ -50,7 +49,8 @@ class Train(Verb):
     mixed_precision: str | None = None
     """no, bf16 or fp16 (autocast; the weights stay in fp32)."""
     gradient_checkpointing: bool | None = None
-    """Generators: compute activations again for the gradient rather than keep them; on in sd15."""
+    """Generators: compute activations again for the gradient rather than keep them; on in the presets sd15,
+    sd2 and sdxl."""
     tuning: str | None = None
     """Generators: what trains: full (as published), lora (low-rank updates); siamese and controlnet also locked (the
     ControlNet alone), or auto (the first that the device's memory allows; so in sd15)."""
@@ -79,8 +79,9 @@ class Train(Verb):
     preset: str | None = None
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
-    and normals=FOLDER for the images to paint into); segmenters: option=value, joined by + (size=b0+weights=none;
-    for latent objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none)."""
+    and normals=FOLDER for the images to paint into; for dual also lora, canvas and sd2+FOLDER, and sd15 is its
+    foundation alone, without a recipe); segmenters: option=value, joined by + (size=b0+weights=none; for latent
+    objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none)."""
     init: str | None = None
     """Generators siamese and controlnet: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None

@@ -1,4 +1,5 @@
-"""Presets of a generator as words: names, a foundation's folder or hub id, and ``option=value``, joined by ``+``."""
+"""Presets of a generator as words: names, a foundation's folder, hub id or short name, and ``option=value``, joined by
+``+``."""
 
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ def preset_values(words: str, presets: Mapping[str, Mapping[str, Any]], kinds: M
     Raises:
         InputError: No such preset, or a value that its option cannot take.
     """
+    from morphogen.foundation.model import HUB, UNPINNED
+
     if Path(words).is_dir():
         return {"foundation": words}
     values: dict[str, Any] = {}
@@ -29,7 +32,7 @@ def preset_values(words: str, presets: Mapping[str, Mapping[str, Any]], kinds: M
         if sign and option.replace("-", "_") in kinds:
             values[option.replace("-", "_")] = read_value(kinds, option, word, "--preset")
             continue
-        if name not in presets and ("/" in name or Path(name).is_dir()):
+        if name not in presets and ("/" in name or name in {*HUB, *UNPINNED} or Path(name).is_dir()):
             values["foundation"] = name
             continue
         if name not in presets and sign:
