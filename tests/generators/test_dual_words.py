@@ -96,12 +96,23 @@ class TestClasses:
         assert found.name == "skin"
         assert grammar_for(self.data(None, None), "auto") is None
 
+    def test_a_grammar_that_is_about_the_one_class_goes_before_one_with_a_slot_for_it(self) -> None:
+        for labels, name in (("Polyp", None), "polyp"), (("polyp", "ulcer"), "generic"), (("lesion",), "generic"):
+            found = grammar_for(self.data(*labels), "auto")
+            assert found is not None
+            assert found.name == name
+        stated = grammar_for(self.data("polyp"), "polyp")
+        assert stated is not None
+        record = replace(BARE, label="polyp")
+        assert Sentences.of(stated, record, IMAGE, corner()).full().startswith("endoscopic photo of a ")
+        assert Sentences.of(stated, record, IMAGE, None).full() == "a photo of a polyp"
+
     @pytest.mark.parametrize(
         ("labels", "grammar", "line"),
         [
             (("nevus", "melanomma"), "auto", "d: r1 is of class 'melanomma' .* grammar skin .* knows is 'melanoma'"),
             (("melanoma",), "generic", "r0 is of class 'melanoma' .*, which the grammar generic does not know"),
-            (("adenoma",), "polyp", "which the grammar polyp does not know; it knows no classes"),
+            (("adenoma",), "polyp", "which the grammar polyp does not know; it has no place for classes"),
         ],
     )
     def test_others_are_refused(self, labels: tuple[str, ...], grammar: str, line: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from morphogen.data.mask_words import FIXED_WORDS, choices
 from morphogen.data.pairs import Pairs
-from morphogen.data.prompts import Grammar, grammars, tokens
+from morphogen.data.prompts import PART, Grammar, grammars, tokens
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.foundation.images import turned
@@ -121,7 +121,9 @@ def captions(found: Sequence[Sentences]) -> list[Caption]:
 
 
 def grammar_for(data: Dataset, name: str) -> Grammar | None:
-    """The grammar of this name or file; of ``auto`` the first that knows all classes, None where there are none.
+    """The grammar of this name or file; of ``auto`` one that knows all classes, None where there are none.
+
+    Of several that know them the first, but one that is about this very lesion goes before those with a slot for it.
 
     Args:
         data: Its classes are looked at.
@@ -142,7 +144,7 @@ def grammar_for(data: Dataset, name: str) -> Grammar | None:
     if not fitting:
         # the one that knows most of them says what is wrong
         refuse_unknown_classes(data, max(known, key=lambda grammar: sum(_knows(grammar, label) for label in labels)))
-    return fitting[0]
+    return min(fitting, key=lambda grammar: "label" in grammar.slots)
 
 
 def refuse_unknown_classes(data: Dataset, grammar: Grammar) -> None:
@@ -156,7 +158,8 @@ def refuse_unknown_classes(data: Dataset, grammar: Grammar) -> None:
             continue
         words = choices(grammar.slots["label"]) if "label" in grammar.slots else ()
         near = difflib.get_close_matches(record.label.lower(), words, n=1, cutoff=0.4)
-        hint = f"the nearest that it knows is {near[0]!r}" if near else f"it knows {', '.join(words) or 'no classes'}"
+        known = f"it knows {', '.join(words)}" if words else "it has no place for classes"
+        hint = f"the nearest that it knows is {near[0]!r}" if near else known
         raise InputError(
             f"{data.root}: {record.id} is of class {record.label!r} (records.csv), which the grammar {grammar.name} "
             f"does not know; {hint}: correct the class, or give a grammar of your own (--preset grammar=FILE)"
@@ -164,5 +167,8 @@ def refuse_unknown_classes(data: Dataset, grammar: Grammar) -> None:
 
 
 def _knows(grammar: Grammar, label: str) -> bool:
-    slot = grammar.slots.get("label")
-    return slot is not None and (not choices(slot) or bool(grammar.known({"label": label})))
+    """Whether a sentence can name the class: in its slot, or because it always ends with it, as with "... polyp"."""
+    slot, said = grammar.slots.get("label"), tokens(label.replace("_", " "))
+    if slot is None:
+        return said == tokens(PART.sub(" ", grammar.template))[-len(said) :]
+    return not choices(slot) or bool(grammar.known({"label": label}))
