@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from morphogen.cli import main
-from morphogen.study.figures import axis, curve, outlined
+from morphogen.generators import GENERATORS, GeneratorEntry
+from morphogen.study.figures import axis, curve, outlined, pairs
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.report import build
 from morphogen.study.results import join
+from morphogen.study.run import run_study
 from study.study_folder import EFFECTS, Fake, write_images, write_pictures
 
 
@@ -262,6 +267,27 @@ def test_outline_follows_the_mask() -> None:
     assert drawn.min() == 13 * 4 - 1
     assert drawn.max() == 40 * 4
     assert not pixels[80:130, 80:130].any()
+
+
+def test_pairs_of_a_generator_that_makes_its_masks(
+    make_config: Callable[..., StudyConfig], quick: Any, without_inception: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = GeneratorEntry("dual-fake", "makes both", "here", frozenset(), "study.fake_dual")
+    monkeypatch.setitem(GENERATORS, "dual-fake", entry)
+    config = make_config(generator="dual-fake", arms=("real-geo", "syn-geo"))
+    run_study(config, quick.tools)
+    page = (config.out / "report.html").read_text()
+    assert Page(page).open == []
+    assert "right the same with the outline of the mask that the generator made with it" in page
+    assert "made from a transform of that mask" not in page
+    assert "real image not at hand" not in page
+    shown = pairs(config.out, {"data": str(config.data)})
+    assert shown
+    for pair in shown:
+        assert (pair.source_id, pair.real) == (None, None)
+        assert pair.plain not in (None, pair.synthetic)
+        assert pair.prompt
+        assert f"<figcaption>{pair.prompt}<br>{pair.synthetic_id} · {pair.label}</figcaption>" in page
 
 
 def test_verb_prints_the_verdict_and_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,9 @@ def confusions(group: Group) -> str | None:
 class Beside:
     """One synthetic pair beside the real pair whose mask it was made from; `real` is None where that is not at hand.
 
-    `dropped` names the quality gates that it failed, `normal` is the image that it was painted into, where it was.
+    `dropped` names the quality gates that it failed, `normal` is the image that it was painted into, where it was. A
+    pair whose mask the generator made itself stands beside `plain`, its image without the outline, and has the `prompt`
+    that it was made of.
     """
 
     synthetic: str
@@ -150,12 +152,15 @@ class Beside:
     label: str
     dropped: tuple[str, ...] = ()
     normal: str | None = None
+    plain: str | None = None
+    prompt: str | None = None
 
 
 def pairs(out: Path, config: Mapping[str, Any], most: int = 9) -> list[Beside]:
     """Up to `most` synthetic pairs, evenly spread over repetitions and masks, each beside its real source.
 
-    Both are shown at the resolution of the generator, enlarged; the line is the outline of the mask.
+    One that has none, since the generator made its mask, stands beside its image without the outline. All are shown at
+    the resolution of the generator, enlarged; the line is the outline of the mask.
     """
     folders = sorted(path.parent for path in (out / "synthetic").glob("*/manifest.jsonl"))
     real, shown = _real_data(config), list[Beside]()
@@ -176,8 +181,10 @@ def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Besid
     if real is not None and source in real.ids:
         picture = _real(real, source, image.shape[:2])
     dropped = tuple(row.get("dropped", ()))
-    normal = _normal(folder, row, np.zeros_like(mask))
-    return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped, normal)
+    nothing = np.zeros_like(mask)
+    normal = _normal(folder, row, nothing)
+    plain, prompt = (outlined(image, nothing), row.get("prompt")) if source is None else (None, None)
+    return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped, normal, plain, prompt)
 
 
 def _normal(folder: Path, row: Mapping[str, Any], nothing: NDArray[np.uint8]) -> str | None:
