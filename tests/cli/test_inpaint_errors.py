@@ -315,6 +315,35 @@ class TestSampling:
         words = ["sample", room / name, "--masks", room / "data", "--images", pictures(tmp_path / "normal")]
         refused([*words, "--preset", preset], tmp_path / "out", capsys, name, *parts)
 
+    @pytest.mark.parametrize(
+        ("source", "words", "parts"),
+        [
+            ("run", ["--place", "here"], ["--place here", "drawn, as-is"]),
+            ("wide", ["--areas", "odd"], ["--areas odd", "own, even"]),
+            ("run", ["--place", "as-is", "--mask-transform", "flip"], ["--mask-transform flip", "--place as-is"]),
+            ("wide", ["--place", "as-is", "--areas", "even"], ["--areas even", "--place as-is"]),
+            ("run", ["--place", "as-is", "--images", "{normal}"], ["mucosa-00000", "holds no image"]),
+            ("wide", ["--place", "as-is", "--images", "{gone}"], ["gone", "does not exist", "to paint into"]),
+        ],
+    )
+    def test_where_lesions_go(
+        self, source: str, words: list[str], parts: list[str], room: Path, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        normal = pictures(tmp_path / "normal")
+        filled = [word.format(normal=normal, gone=tmp_path / "gone") for word in words]
+        filled += [] if "--images" in words else ["--images", str(normal)]
+        refused(["sample", room / source, "--masks", room / "data", *filled], tmp_path / "out", capsys, *parts)
+
+    @pytest.mark.parametrize("words", [["--place", "as-is"], ["--areas", "even"]])
+    def test_lesions_go_nowhere_without_images(
+        self, words: list[str], room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A foundation that paints prompts alone."""
+        (tmp_path / "prompts.txt").write_text("a photo of a polyp\n")
+        command = ["sample", room / "sd", "--prompts", tmp_path / "prompts.txt", *words]
+        refused(command, tmp_path / "out", capsys, words[0], "paints into no images")
+
     def test_no_pairs(self, room: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         words = ["sample", room / "run", "--masks", room / "data", "--per-mask", "0"]
         refused(words, tmp_path / "out", capsys, "--per-mask")

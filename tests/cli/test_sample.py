@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from morphogen.cli import main
+from morphogen.data.mask_words import AREA_BINS
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.data.readers import read_dataset
 from morphogen.foundation.inpainting import widen
@@ -88,6 +89,8 @@ def test_prompts_are_recorded(folder: Path, tmp_path: Path) -> None:
         (["--masks", "{}/data", "--mask-transform", "bend"], "--mask-transform: 'bend'"),
         (["--masks", "{}/data", "--mask-values", "0=0;9=1"], "--mask-values: '0=0;9=1' is not a rule"),
         (["--masks", "{}/data", "--preset", "solver=ddim"], "--preset solver=ddim: this generator has no options"),
+        (["--masks", "{}/data", "--areas", "even"], "--areas even: this generator paints into no images"),
+        (["--masks", "{}/data", "--place", "as-is"], "--place as-is: this generator paints into no images"),
         (["--masks", "{}/nowhere"], "nowhere"),
     ],
 )
@@ -313,6 +316,40 @@ class TestInpainting:
             same = (made == normal).all(axis=2)
             assert same[feathered(mask, row["origin"]["feather"]) == 0].all()
             assert not same[mask > 0].all()
+
+    def test_lesions_stay_where_their_masks_have_them(self, root: Path, tmp_path: Path) -> None:
+        """Image, mask and text of the user's own; and a run's own images, whose lesions were painted away."""
+        (tmp_path / "prompts.txt").write_text("a photo of a polyp\nendoscopic photo of a polyp\na {size} polyp\n")
+        words: tuple[str | Path, ...] = ("--place", "as-is", "--prompts", tmp_path / "prompts.txt")
+        sources: dict[str, tuple[tuple[str | Path, ...], Path]] = {
+            "folder": ((root / "sd9", "--preset", "grammar=polyp", "--images", root / "data"), root / "data"),
+            "removed": ((root / "run",), root / "run" / "normals"),
+        }
+        for source, (given, images) in sources.items():
+            rows = self.sampled(root, tmp_path / source, *given, *words)
+            assert [row["id"] for row in rows] == [f"mucosa-00000{k}_00" for k in range(3)]
+            said = [row["origin"]["prompt"] for row in rows]
+            assert said[:2] == ["a photo of a polyp", "endoscopic photo of a polyp"]
+            assert said[2].startswith("a ")
+            for row in rows:
+                name = row["source_mask"]
+                params = row["mask_transform"]
+                assert (params["place"], params["normal"]) == ("as-is", {"id": name, "source": source})
+                made, own = (
+                    np.array(Image.open(folder / f"{stem}.png"))
+                    for folder, stem in ((tmp_path / source / "images", row["id"]), (images / "images", name))
+                )
+                mask = np.array(Image.open(tmp_path / source / "masks" / f"{row['id']}.png"))
+                assert np.array_equal(mask, np.array(Image.open(root / "data" / "masks" / f"{name}.png")))
+                same = (made == own).all(axis=2)
+                assert same[feathered(mask, row["origin"]["feather"]) == 0].all()
+                assert not same[mask > 0].all()
+
+    def test_areas_in_turn(self, root: Path, tmp_path: Path) -> None:
+        words = ("--images", root / "normal", "--areas", "even", "--per-mask", "3")
+        rows = self.sampled(root, tmp_path / "out", root / "run", *words)
+        asked = {row["mask_transform"]["area_asked"] for row in rows if row["source_mask"] == "mucosa-000001"}
+        assert asked == set(AREA_BINS)
 
     def test_an_inpainting_foundation_needs_no_training(self, root: Path, tmp_path: Path) -> None:
         words = ("--images", root / "normal", "--prompts", root / "slots.txt")

@@ -215,7 +215,9 @@ def test_nothing_changes_before_the_first_step(data: Dataset, tmp_path: Path) ->
     assert abs(a.std() - 1 / RANK) < 0.02  # A is drawn from a normal distribution, B is zero
 
 
-@pytest.mark.parametrize("words", ["", "+ema_decay=0.9+weight_decay=0.5", "+tuning=full+ema_decay=0.9+weight_decay=0.5"])
+@pytest.mark.parametrize(
+    "words", ["", "+ema_decay=0.9+weight_decay=0.5", "+tuning=full+ema_decay=0.9+weight_decay=0.5"]
+)
 def test_at_rate_0_a_run_paints_as_the_untouched_foundation(
     words: str, trained: tuple[str, Path, Path], data: Dataset, tmp_path: Path
 ) -> None:

@@ -14,12 +14,13 @@ from PIL import Image
 from morphogen.data.field_of_view import field_of_view
 from morphogen.data.images import load_rgb
 from morphogen.data.mask_words import AREA_BINS, area_bin
+from morphogen.data.masks import load_mask
 from morphogen.data.phantoms import phantom, phantom_dataset
 from morphogen.data.placement import place_mask
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
-from morphogen.sampling.into import plan_into
+from morphogen.sampling.into import plan_as_is, plan_into
 from morphogen.sampling.jobs import Job
 from morphogen.training.rng import seed_of
 
@@ -158,6 +159,93 @@ def test_digest_knows_content_and_not_place(masks: Dataset, normals: Dataset, tm
     shutil.copyfile(str(moved[0].mask), moved[1].mask)
     others.append(plan_into(moved, normals, 4, "flip", 0))
     assert len({plan.digest, *(other.digest for other in others)}) == 8
+
+
+@pytest.fixture
+def own(masks: Dataset, tmp_path: Path) -> Dataset:
+    """The masks' own images as those to paint into, in another order, and one more."""
+    (tmp_path / "own").mkdir()
+    records = []
+    for record in reversed(masks.records):
+        path = shutil.copy(record.image, tmp_path / "own" / f"{record.id}.png")
+        records.append(Record(record.id, Path(path)))
+    Image.new("RGB", (5, 5)).save(tmp_path / "own" / "more.png")
+    return Dataset("own", tmp_path / "own", (Record("more", tmp_path / "own" / "more.png"), *records))
+
+
+class TestAsIs:
+    """Every mask where it is, in the image of its name."""
+
+    def test_jobs(self, masks: Dataset, own: Dataset) -> None:
+        plan = plan_as_is(masks, own, 2, 3, ["a", "b", "c", "d", "e", "f"])
+        assert plan.ids == tuple(f"{id_}_{copy:02d}" for copy in (0, 1) for id_ in masks.ids)
+        for index, job in enumerate(plan):
+            record = masks[index % 6]
+            assert job.source == record
+            assert job.mask is not None
+            assert job.image is not None
+            assert np.array_equal(job.mask, load_mask(record, masks.mask_values))
+            assert np.array_equal(job.image, load_rgb(record))
+            assert job.seed == seed_of(3, job.id)
+            assert job.prompt == "abcdef"[index % 6]  # of as many texts as masks each goes with its mask
+            area = float(np.mean(job.mask > 0))
+            assert job.params == {
+                "name": "identity", "version": 1, "flip": [False, False], "place": "as-is", "area": area,
+                "normal": {"id": record.id, "source": "folder"}, "area_bin": area_bin(job.mask),
+            }  # fmt: skip
+
+    def test_a_mask_of_another_id_goes_by_its_stem(self, masks: Dataset, own: Dataset) -> None:
+        renamed = replace(masks, records=tuple(replace(r, id=f"patient-{r.id}") for r in masks))
+        assert [job.params["normal"]["id"] for job in plan_as_is(renamed, own, 1, 0)] == list(masks.ids)
+
+    def test_digest(self, masks: Dataset, own: Dataset) -> None:
+        plan = plan_as_is(masks, own, 1, 0)
+        assert plan_as_is(masks, replace(own, records=own.records[::-1]), 1, 0).digest == plan.digest
+        others = [
+            plan_into(masks, own.select(masks.ids), 6, "identity", 0),
+            plan_as_is(masks, own, 2, 0),
+            plan_as_is(masks, own, 1, 1),
+            plan_as_is(masks, own, 1, 0, "a polyp"),
+            plan_as_is(masks.select(masks.ids[:5]), own, 1, 0),
+        ]
+        Image.fromarray(load_rgb(own[2]) // 2 + 60).save(own[2].image)
+        others.append(plan_as_is(masks, own, 1, 0))
+        assert len({plan.digest, *(other.digest for other in others)}) == 7
+
+    def refused(self, masks: Dataset, own: Dataset, words: str, copies: int = 1) -> None:
+        """At once, and not when the job is wanted."""
+        with pytest.raises(InputError, match=words) as error:
+            plan_as_is(masks, own, copies, 0)
+        assert "\n" not in str(error.value)
+
+    def test_no_image_of_its_name(self, masks: Dataset, own: Dataset) -> None:
+        words = r"mucosa-000003.*: .*own holds no image mucosa-000003 to paint it into"
+        self.refused(masks, own.where(lambda record: record.id != "mucosa-000003"), words)
+
+    def test_another_size(self, masks: Dataset, own: Dataset) -> None:
+        Image.new("RGB", (48, 40), (90, 60, 50)).save(own[2].image)
+        self.refused(masks, own, r"mucosa-000004.* differ in size, 48 x 48 and 48 x 40 pixels; resize")
+
+    def test_an_empty_mask(self, masks: Dataset, own: Dataset) -> None:
+        Image.fromarray(np.zeros((48, 48), np.uint8)).save(str(masks[2].mask))
+        self.refused(masks, own, r"mucosa-000002\.png: is empty")
+
+    def test_where_the_image_shows_nothing(self, masks: Dataset, own: Dataset) -> None:
+        """A rim may lie outside, as hand-drawn outlines do, but not the lesion."""
+        lit = np.zeros((48, 48, 3), np.uint8)
+        lit[:, 16:] = np.random.default_rng(0).integers(90, 200, (48, 32, 3))
+        Image.fromarray(lit).save(own[3].image)
+        for left, fits in ((14, True), (4, False)):
+            mask = np.zeros((48, 48), np.uint8)
+            mask[10:30, left : left + 20] = 255
+            Image.fromarray(mask).save(str(masks[3].mask))
+            if fits:
+                plan_as_is(masks, own, 1, 0)
+            else:
+                self.refused(masks, own, r"mucosa-000003\.png: .* % of its lesion lie outside .*; correct the mask")
+
+    def test_nothing_asked_for(self, masks: Dataset, own: Dataset) -> None:
+        self.refused(masks, own, "0 pairs are asked for", copies=0)
 
 
 def test_an_empty_mask_is_named(masks: Dataset, normals: Dataset) -> None:

@@ -60,6 +60,12 @@ class Sample(Verb):
     """Pairs in all for --balance none; by default --per-mask for every caption."""
     mask_transform: str = "identity"
     """How masks are varied: identity, flip, shift, rotate, scale, elastic or random."""
+    place: str = "drawn"
+    """Of generators that paint into images, where a lesion goes: drawn, into a normal image that the seed draws, at a
+    place that it draws; or as-is, where its mask has it, in the image of the same name in --images."""
+    areas: str = "own"
+    """Of generators that paint into images, how large lesions are: own, as their masks; or even, small, medium and
+    large in turn."""
     shard: str = "0/1"
     """I/N: make the share of worker I of N, I from 0 to N-1. Processes that torchrun starts divide it among them."""
     seed: int = 0
@@ -80,6 +86,7 @@ class Sample(Verb):
         shard = _shard(self.shard)
         if self.balance is not None:
             check_balance(self.balance)
+        self._check_placing()
         sampler, plan = self._planned()
         summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
         say(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
@@ -116,23 +123,27 @@ class Sample(Verb):
         """An inpainting foundation as it is."""
         from morphogen.generators.inpaint.zero_shot import zero_shot
 
-        self._check_inputs(frozenset({"images", "masks"}), "a foundation")
+        self._check_inputs(frozenset({"images", "masks"}), "a foundation", paints=True)
         self._refuse_text_of_prompts()
         sampler = zero_shot(str(self.run_or_foundation), _device(), self.preset)
         return sampler, self._plan_into(sampler)
 
     def _plan_into(self, sampler: InpaintSampler) -> Plan:
         """Lesions for the masks, in the images that were given or that the run made; prompts are checked first."""
-        from morphogen.generators.inpaint.normals import read_normals
+        from morphogen.generators.inpaint.normals import read_normals, read_pictures
         from morphogen.progress import track
-        from morphogen.sampling.into import plan_into
+        from morphogen.sampling.into import plan_as_is, plan_into
 
-        normals = sampler.normals if self.images is None else read_normals(self.images)
-        if self.masks is None or normals is None:
+        read = read_normals if self.place == "drawn" else read_pictures
+        images = sampler.normals if self.images is None else read(self.images)
+        if self.masks is None or images is None:
             raise InputError(f"{self.run_or_foundation}: has no images of its own; give some with --images")
         masks, prompts = _masks(self.masks, self.mask_values), self._texts()
-        n = self.per_mask * len(masks.annotated)
-        plan = plan_into(masks, normals, n, self.mask_transform, self.seed, prompts)
+        if self.place == "as-is":
+            plan = plan_as_is(masks, images, self.per_mask, self.seed, prompts)
+        else:
+            n = self.per_mask * len(masks.annotated)
+            plan = plan_into(masks, images, n, self.mask_transform, self.seed, prompts, self.areas)
         for job in track(plan, "checking prompts") if prompts else ():
             sampler.check([job])
         return plan
@@ -159,11 +170,12 @@ class Sample(Verb):
         sampler: Any = load_sampler(self.run_or_foundation, _device())
         own = {"images"} if self.images is None and getattr(sampler, "normals", None) is not None else set()
         captions = getattr(sampler, "captions", None)
-        self._check_inputs(sampler.needs - own, "this generator", captioned=bool(captions))
+        paints = "images" in sampler.needs
+        self._check_inputs(sampler.needs - own, "this generator", captioned=bool(captions), paints=paints)
         if self.preset is not None:
             sampler = _with_options(sampler, self.preset)
         self._refuse_text_of_prompts()
-        if "images" in sampler.needs:
+        if paints:
             return sampler, self._plan_into(sampler)
         prompts = self._texts()
         if self.masks is not None:
@@ -193,7 +205,22 @@ class Sample(Verb):
             raise InputError(f"{extra}: --balance {words} says how many pairs there are; leave one of the two out")
         return budget(labels, words, which=" with a masked lesion")
 
-    def _check_inputs(self, needs: frozenset[str], who: str, captioned: bool = False) -> None:
+    def _check_placing(self) -> None:
+        """Refuse ways to lay lesions that do not exist or contradict each other, before anything is loaded."""
+        from morphogen.sampling.into import AREAS, PLACES
+
+        for option, known in (("place", PLACES), ("areas", AREAS)):
+            if (word := getattr(self, option)) not in known:
+                raise InputError(f"--{option} {word}: is none of {', '.join(known)}; choose one of them")
+        if self.place == "as-is":
+            for option, word, own in (
+                ("mask-transform", self.mask_transform, "identity"), ("areas", self.areas, "own")
+            ):  # fmt: skip
+                if word != own:
+                    fault = "changes the masks, which --place as-is leaves as they are"
+                    raise InputError(f"--{option} {word}: {fault}; leave one of the two out")
+
+    def _check_inputs(self, needs: frozenset[str], who: str, captioned: bool = False, paints: bool = False) -> None:
         """Refuse a command that lacks something, or gives what would not be used.
 
         Raises:
@@ -209,6 +236,9 @@ class Sample(Verb):
         for option, given in (("transform", self.mask_transform != "identity"), ("values", bool(self.mask_values))):
             if given and self.masks is None:
                 raise InputError(f"--mask-{option}: {who} takes no masks for sampling; leave the option out")
+        for option, word, usual in (("place", self.place, "drawn"), ("areas", self.areas, "own")):
+            if word != usual and not paints:
+                raise InputError(f"--{option} {word}: {who} paints into no images; leave the option out")
         for option in ("balance", "n"):
             if getattr(self, option) is not None and (not captioned or self.prompts is not None):
                 why = "--prompts says what to make" if captioned else f"{who} has no captions of its own"

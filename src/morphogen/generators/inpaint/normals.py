@@ -170,6 +170,20 @@ def read_normals(folder: Path) -> Dataset:
     return replace(found, records=tuple(replace(r, mask=None, origin=origins[r.id]) for r in found))
 
 
+def read_pictures(folder: Path) -> Dataset:
+    """All pictures of a folder, whatever they show, for lesions that are to lie at a place of the user's choice.
+
+    Returns:
+        Records without masks, ordered by file name, with the files' stems as ids.
+
+    Raises:
+        InputError: There is no such folder, or it holds no pictures, or volumes.
+    """
+    files = _pictures(folder, "images to paint into")
+    records = (Record(stem(path), path, origin={"source": "folder", "image": stem(path)}) for path in files)
+    return Dataset(folder.name, folder, tuple(records))
+
+
 def _candidate(record: Record, data: Dataset, kind: str, seed: int) -> _Candidate:
     """Look at one image: what is to be made of it, or why it is not taken."""
     image = load_rgb(record)
@@ -209,13 +223,13 @@ def _finished(sampler: Remover, candidates: Sequence[_Candidate]) -> list[_Candi
     return [made.get(c.row["id"], c) for c in candidates]
 
 
-def _folder(root: Path) -> Dataset:
-    """The pictures of a user's folder, at most `MOST` of them; with masks where it has any.
+def _pictures(root: Path, what: str = "images without a lesion") -> list[Path]:
+    """The picture files of a user's folder, which shall hold `what`; they lie directly in it or in images/.
 
     Raises:
         InputError: It does not exist, is a file, or holds no pictures, or volumes.
     """
-    remedy = "give a folder of images without a lesion"
+    remedy = f"give a folder of {what}"
     if not root.is_dir():
         raise InputError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; {remedy}")
     inner = root / "images" if (root / "images").is_dir() else root
@@ -225,6 +239,16 @@ def _folder(root: Path) -> Dataset:
     for path in files:
         if is_volume(path):
             raise InputError(f"{path}: is a volume; {remedy}, as pictures")
+    return files
+
+
+def _folder(root: Path) -> Dataset:
+    """The pictures of a user's folder, at most `MOST` of them; with masks where it has any.
+
+    Raises:
+        InputError: As `_pictures`.
+    """
+    files = _pictures(root)
     data = read_dataset(root) if (root / "masks").is_dir() else None
     records = data.records if data is not None else tuple(Record(stem(path), path) for path in files)
     if len(records) > MOST:

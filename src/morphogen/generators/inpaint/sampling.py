@@ -96,7 +96,7 @@ def latents(
 def precision(device: torch.device, name: str) -> torch.autocast:
     """What the U-Net computes in: bf16 or fp16 on a GPU where `name` says so, else single precision.
 
-    The autoencoder, which in fp16 overflows for SDXL, the text encoders and the solver's steps stay in single precision.
+    Autoencoder (whose values overflow in fp16 for SDXL), text encoders and the solver's steps stay in single precision.
     """
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
     return torch.autocast(device.type, dtype, enabled=dtype is not None and device.type == "cuda")
