@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -28,6 +29,7 @@ from morphogen.foundation.inpainting import widen
 from morphogen.foundation.model import PREDICTIONS, Foundation
 from morphogen.generators import GENERATORS
 from morphogen.generators.dual import model
+from morphogen.generators.dual.artefact import _segmenter
 from morphogen.generators.dual.config import PRESETS, SAMPLING, DualConfig, dual_config
 from morphogen.generators.dual.layout import join, split, widened
 from morphogen.generators.dual.sampler import DualSampler
@@ -95,6 +97,14 @@ class TestAsGenerator(GeneratorTester):
         assert not list((run / "final").rglob("*.png"))
         oracle = json.loads((run / "final" / "generator.json").read_text())["oracle_dice"]
         assert 0 <= oracle["mean"] <= 1
+
+    def test_the_run_says_what_its_small_segmenter_is(self, run: Path) -> None:
+        said = json.loads((run / "final" / "generator.json").read_text())["segmenter"]
+        kept = json.loads((run / "segmenter" / "final" / "config.json").read_text())
+        assert (said["name"], said["architecture"]) == (kept["segmenter"], kept["architecture"])
+        trained = yaml.safe_load((run / "segmenter" / "config.yaml").read_text())["segmenter"]
+        assert (said["steps"], said["seed"]) == (trained["max_train_steps"], trained["seed"])
+        assert _segmenter(quick("", align_weight=0.0)) is None
 
     def test_every_term_has_its_curve(self, run: Path) -> None:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

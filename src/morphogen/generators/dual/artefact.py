@@ -21,7 +21,7 @@ from morphogen.foundation.lora import merge_lora
 from morphogen.foundation.lora_files import merge_saved_lora, save_lora, updated_folder
 from morphogen.foundation.model import Foundation, find_folder, forget_source
 from morphogen.foundation.quiet import quiet
-from morphogen.generators.dual.config import DualConfig
+from morphogen.generators.dual.config import SEGMENTER, DualConfig
 from morphogen.generators.dual.layout import widened
 from morphogen.sampling.budgets import Caption
 from morphogen.segmenters.latent.mask_latents import MaskLatents
@@ -83,7 +83,13 @@ def save(folder: Path, task: DualTask) -> None:
     _save_masks(folder / MASKS, task.nets.masks)
     scale, notes = float(task.nets.masks.scale), task.nets.masks.notes
     labels = sorted({label for label in task.data.labels if label is not None})
-    info |= {"classes": task.data.classes, "labels": labels, "mask_scale": scale, **notes}
+    info |= {
+        "classes": task.data.classes,
+        "labels": labels,
+        "mask_scale": scale,
+        **notes,
+        "segmenter": _segmenter(config),
+    }
     (folder / GRAMMAR).write_text(as_yaml(task.data.grammar), encoding="utf-8")
     (folder / CAPTIONS).write_text(json.dumps([vars(c) for c in task.data.captions], indent=1) + "\n")
     (folder / INFO).write_text(json.dumps({"generator": config.method, **info, "config": asdict(config)}, indent=1))
@@ -113,6 +119,15 @@ def load(folder: Path, device: str | torch.device = "cpu") -> Trained:
 def grammar_of(folder: Path) -> Grammar:
     """How a trained generator puts images into words."""
     return Grammar.load(folder / GRAMMAR)
+
+
+def _segmenter(config: DualConfig) -> dict[str, Any] | None:
+    """What S is, which a judge of the pairs should not be; None where nothing was aligned."""
+    if not config.aligns:
+        return None
+    name, architecture = SEGMENTER
+    steps, seed = config.segmenter_steps, config.segmenter_seed
+    return {"name": name, "architecture": architecture, "steps": steps, "seed": seed}
 
 
 @quiet()

@@ -10,8 +10,11 @@ from typing import Any, ClassVar
 
 from morphogen.errors import InputError
 from morphogen.generators.presets import preset_values
+from morphogen.training.rng import seed_of
 from morphogen.words import kinds_of
 
+SEGMENTER = ("unet", {"encoder": "scratch"})
+"""S, the small segmenter of the alignment: its name and options."""
 SAMPLING = ("guidance", "sampling_steps", "solver")
 """Options that are for sampling alone: one trained generator serves all their values."""
 
@@ -153,6 +156,11 @@ class DualConfig:
     def aligns(self) -> bool:
         """Whether the alignment ever counts."""
         return self.align_weight > 0 and self.pixel_share > 0 and self.align_after < self.max_train_steps
+
+    @property
+    def segmenter_seed(self) -> int:
+        """Seed of the small segmenter."""
+        return seed_of(self.seed, "segmenter")
 
 
 def _flag(option: str) -> str:

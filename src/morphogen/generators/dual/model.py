@@ -24,7 +24,7 @@ from morphogen.foundation.known_words import check_grammar
 from morphogen.foundation.latents import posteriors
 from morphogen.foundation.model import Foundation
 from morphogen.generators.dual import artefact
-from morphogen.generators.dual.config import SAMPLING, DualConfig, dual_config
+from morphogen.generators.dual.config import SAMPLING, SEGMENTER, DualConfig, dual_config
 from morphogen.generators.dual.layout import refuse_other_width, widened
 from morphogen.generators.dual.losses import Networks
 from morphogen.generators.dual.sampler import DualSampler
@@ -45,10 +45,6 @@ __all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
 
 CONFIG = DualConfig
 preset_config = dual_config
-
-SEGMENTER = "segmenter"
-"""Sub-folder of a run: the small segmenter of the alignment."""
-_SEGMENTER = ("unet", {"encoder": "scratch"})
 
 
 def check(data: Dataset, config: DualConfig) -> Foundation:
@@ -156,20 +152,20 @@ def mask_latents(foundation: Foundation, pairs: Pairs, config: DualConfig, out: 
 
 def small_segmenter(pairs: Pairs, config: DualConfig, out: Path) -> nn.Module:
     """S: a small U-Net, trained on the generator's own pairs in ``out/segmenter``, frozen."""
-    name, architecture = _SEGMENTER
+    name, architecture = SEGMENTER
     annotated = Pairs(pairs.dataset.annotated, pairs.resolution)
     settings = SegmenterConfig(
-        architecture=architecture, max_train_steps=config.segmenter_steps, seed=seed_of(config.seed, SEGMENTER),
+        architecture=architecture, max_train_steps=config.segmenter_steps, seed=config.segmenter_seed,
         mixed_precision=config.mixed_precision,
     )  # fmt: skip
     nothing = Pairs(pairs.dataset.select(()), pairs.resolution)
-    run = train_segmenter(name, annotated, nothing, settings, out / SEGMENTER)
+    run = train_segmenter(name, annotated, nothing, settings, out / "segmenter")
     return load_segmenter(run, processes().device).net.requires_grad_(False).eval()
 
 
 def bare_segmenter() -> nn.Module:
     """The network of `small_segmenter`, untrained."""
-    name, architecture = _SEGMENTER
+    name, architecture = SEGMENTER
     return build(name, 2, architecture, pretrained=False)
 
 
