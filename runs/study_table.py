@@ -80,8 +80,13 @@ def images(results: Mapping[str, Any]) -> list[str]:
 
 
 def gates(audit: Mapping[str, Any]) -> list[str]:
-    """One line a repetition and way of sampling: pairs accepted and rejected, and by which gate."""
-    found = {label: sections["gates"] for label, sections in audit.items() if sections.get("gates")}
+    """One line a repetition, way of sampling and class: pairs accepted and rejected, and by which gate."""
+    whole = {name: sections["gates"] for name, sections in audit.items() if sections.get("gates")}
+    found = {}
+    for name, of in whole.items():
+        found[name] = of
+        for kind, counts in of.get("by_class", {}).items():
+            found[f"{name}, {kind}"] = {**counts, "gates": of["gates"], "rejected": counts["n"] - counts["accepted"]}
     names: Sequence[str] = list(dict.fromkeys(gate for of in found.values() for gate in of["gates"]))
     if not found:
         return []

@@ -15,7 +15,7 @@ import pytest
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
-from morphogen.study import report, results
+from morphogen.study import quality, report, results
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import SECONDS_A_PAIR, estimate
@@ -81,6 +81,20 @@ def test_pairs_follow_the_classes_of_the_training_images(make: Make) -> None:
     for record in made:
         assert record.caption is not None
         assert record.caption.startswith(f"{record.label} ")
+
+
+def test_the_images_that_are_measured_first_show_all_classes(
+    make: Make, quick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = bench_of(make(arms=("syn-geo",), per_mask=3, annotated=20))
+    repetition, seen = bench.splits.repetitions[0], []
+    monkeypatch.setattr(quality, "image_sets", lambda bench, r, made: seen.append(made.dataset) or {})
+    monkeypatch.setattr(quality, "distances", lambda *of: {})
+    monkeypatch.setattr(quality, "audits", lambda *of: {})
+    quality.measure_images(bench, repetition, quick.tools)
+    (made,), n = seen, len(repetition.train)
+    assert len(made) == 3 * n
+    assert Counter(record.label for record in made.records[:n]) == real(bench)
 
 
 def test_an_arm_may_balance_the_classes(make: Make, quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:

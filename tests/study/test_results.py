@@ -13,7 +13,7 @@ from morphogen.study import results
 from morphogen.study.report import render
 from morphogen.study.results import join
 from morphogen.study.stats import holm
-from study.study_folder import EFFECTS, Fake
+from study.study_folder import EFFECTS, Fake, write_images
 
 
 def test_results_have_the_shape_of_the_design(tmp_path: Path) -> None:
@@ -275,3 +275,22 @@ def test_no_path_of_this_machine_is_in_the_results(tmp_path: Path) -> None:
     fake.write_cells(tmp_path)
     fake.write_plan(tmp_path, tmp_path / "data")
     assert str(tmp_path) not in json.dumps(join(tmp_path).results)
+
+
+@pytest.mark.parametrize(("on_synthetic", "reached"), [(0.6, False), (0.769, False), (0.771, True), (0.9, True)])
+def test_pairs_that_agree_less_than_real_ones_are_said_beside_the_verdict(
+    on_synthetic: float, reached: bool, tmp_path: Path
+) -> None:
+    Fake().write_cells(tmp_path)
+    assert "agree less" not in join(tmp_path).results["verdict"]["text"]
+    for fold in (0, 1):
+        write_images(tmp_path, fold)
+        path = tmp_path / "images" / f"fold{fold}.json"
+        values = json.loads(path.read_text())
+        values["adherence"]["dice"] = on_synthetic + (0.1 if fold else -0.1)  # what counts is the mean
+        path.write_text(json.dumps(values))
+    joined = join(tmp_path)
+    text = joined.results["verdict"]["text"]
+    assert ("agree less than real ones do" in text) != reached
+    assert reached or f"a Dice of {on_synthetic:.3f} on all of them and 0.800 on unseen real ones" in text
+    assert f"which a claim asks for, is {'reached' if reached else 'not reached'}." in render(tmp_path, joined)
