@@ -4,8 +4,8 @@
 
 Each word is a segmenter with any options of its own, as a study names its judges. Behind a colon may stand options of
 the training, as in ``latent:lr=3e-4``. What a step takes is measured first, so that every one trains for the same time
-on the machine at hand; what comes before the first step counts too. The test part of the fold is not opened. Figures
-are in docs/LOG.md.
+on the machine at hand; what comes before the first step counts too. The test part of the fold is opened with --read-test
+alone, once, when everything has been chosen. Figures are in docs/LOG.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from morphogen.data.images import load_rgb
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.readers import read_dataset
+from morphogen.data.records import Dataset
 from morphogen.metrics.masks import score_masks
 from morphogen.segmenters import named
 from morphogen.segmenters.predictor import load_segmenter
@@ -70,9 +71,9 @@ def pace(word: str, train: Pairs, out: Path, probe: int = PROBE) -> tuple[float,
     return stamps[1] - stamps[0], each
 
 
-def validation_dice(run: Path, val: Pairs) -> float:
+def dice(run: Path, dataset: Dataset) -> float:
     """Mean Dice at native size."""
-    predict, dataset = load_segmenter(run), val.dataset
+    predict = load_segmenter(run)
     labels = predict([load_rgb(record) for record in dataset])
     scores = [
         score_masks(label, native_mask(record, dataset), len(dataset.classes)).image["dice"]
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--read-test", action="store_true", help="score the test part of the fold too")
     told = parser.parse_args()
     dataset = read_dataset(told.data).annotated
     repetition = make(StudyConfig(data=told.data, out=told.out), dataset).repetitions[told.fold]
@@ -103,7 +105,9 @@ def main() -> None:
         began = time.monotonic()
         run = train_segmenter(name, train, val, config, folder / f"run-{steps}")
         row = {"segmenter": word, "before_s": round(before), "step_s": round(each, 3), "steps": steps}
-        row |= {"wall_s": round(time.monotonic() - began), "validation_dice": round(validation_dice(run, val), 4)}
+        row |= {"wall_s": round(time.monotonic() - began), "validation_dice": round(dice(run, val.dataset), 4)}
+        if told.read_test:
+            row["test_dice"] = round(dice(run, dataset.select(repetition.test)), 4)
         print(json.dumps(row), flush=True)
 
 
