@@ -4,8 +4,8 @@
 
 Each word is a segmenter with any options of its own, as a study names its judges. Behind a colon may stand options of
 the training, as in ``latent:lr=3e-4``. What a step takes is measured first, so that every one trains for the same time
-on the machine at hand; what comes before the first step counts too. The test part of the fold is opened with --read-test
-alone, once, when everything has been chosen. Figures are in docs/LOG.md.
+on the machine at hand; what comes before the first step counts too. The test part of the fold is opened with
+--read-test alone, once, when everything has been chosen. Figures are in docs/LOG.md.
 """
 
 from __future__ import annotations
