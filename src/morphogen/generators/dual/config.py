@@ -59,6 +59,10 @@ class DualConfig:
     """Weight of 1 - Dice of the mask estimate and what a small segmenter sees in the image estimate."""
     min_snr: float = 5.0
     """gamma of min-SNR weighting in both diffusion losses; 0 for none."""
+    mask_deviation: float = 1.0
+    """Deviation of the mask's latents, where that of the image's is about 1. A mask is so plain a picture that it shows
+    through noise long before the image does; the smaller it is, the later it is settled, and the more it follows the
+    image."""
     noise_weight: float = 1.0
     """Largest weight of a row whose latent is almost noise alone, where eps is foretold: sqrt((1 - abar) / abar), at
     least 1, on both diffusion losses. 1 weighs all rows by min-SNR alone."""
@@ -136,7 +140,7 @@ class DualConfig:
             if value is not None and not low <= value <= high:
                 within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
                 raise InputError(f"{_flag(name)} {value:g}: must {within}")
-        for name in ("lora_alpha", "lr", "conv_lr"):
+        for name in ("lora_alpha", "lr", "conv_lr", "mask_deviation"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{_flag(name)} {getattr(self, name):g}: must be positive")
         if not 0 <= self.ema_decay < 1:

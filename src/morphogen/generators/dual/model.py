@@ -147,6 +147,7 @@ def mask_latents(foundation: Foundation, pairs: Pairs, config: DualConfig, out: 
     """A copy of the foundation's autoencoder that holds the masks, its decoder trained where need be (`hold_masks`)."""
     masks = MaskLatents(2, copy.deepcopy(foundation.vae)).to(processes().device).eval()
     hold_masks(masks, Masks([Pairs(pairs.dataset.annotated, pairs.resolution)]), config, out)
+    masks.scale.mul_(config.mask_deviation)
     return masks.requires_grad_(False).eval()
 
 
