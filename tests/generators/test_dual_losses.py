@@ -76,6 +76,8 @@ def literal(nets: Networks, rows: Rows, config: DualConfig) -> dict[str, float]:
         weight *= 1 if v_model else min(max(math.sqrt((1 - abar) / abar), 1), config.noise_weight)
         errors = [float(((o - y) ** 2).mean()) for o, y in zip(halves(output), halves(target), strict=True)]
         found["L_img"][k] = weight * errors[0]
+        power = config.mask_deviation**2  # of the masks' latents
+        weight *= min(power * snr, config.min_snr) / power / min(snr, config.min_snr)
         found["L_msk"][k] = weight * errors[1] if rows.known[k] else 0.0
         if k not in rows.decoded:
             continue
@@ -105,7 +107,17 @@ def foundation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def settings(**changes: object) -> DualConfig:
-    return quick("", **{"image_weight": 0.9, "mask_weight": 1.1, "bce_weight": 0.4, "noise_weight": 5.0, **changes})
+    return quick(
+        "",
+        **{
+            "image_weight": 0.9,
+            "mask_weight": 1.1,
+            "bce_weight": 0.4,
+            "noise_weight": 5.0,
+            "mask_deviation": 0.4,
+            **changes,
+        },
+    )
 
 
 @pytest.mark.parametrize("layout", ["joint", "canvas"])

@@ -84,18 +84,22 @@ def draw_decoded(config: DualConfig, seeds: Tensor, t: Tensor, known: Tensor, ti
     return known & (t < config.pixel_below) & (uniform(seeds, "decoded") < decode_chance(config, timesteps))
 
 
-def snr_weights(abar: Tensor, gamma: float, v_prediction: bool) -> Tensor:
+def snr_weights(abar: Tensor, gamma: float, v_prediction: bool, deviation: float = 1.0) -> Tensor:
     """min-SNR weights (Hang et al. 2023, section 3.4): min(snr, gamma) / snr for eps, over snr + 1 for v.
+
+    Latents of deviation d have d^2 times that ratio of signal to noise: with it the weight of an error of the clean
+    latent, in units of d, is min(d^2 snr, gamma).
 
     Args:
         abar: abar_t; snr = abar_t / (1 - abar_t).
         gamma: The most that an error of the clean latent counts; 0 weighs all rows alike.
         v_prediction: What the network foretells.
+        deviation: d.
     """
     if not gamma:
         return torch.ones_like(abar)
-    snr = abar / (1 - abar)
-    return snr.clamp(max=gamma) / (snr + 1 if v_prediction else snr)
+    snr, power = abar / (1 - abar), deviation**2
+    return (power * snr).clamp(max=gamma) / power / (snr + 1 if v_prediction else snr)
 
 
 def soft_dice(p: Tensor, truth: Tensor) -> Tensor:
@@ -120,12 +124,13 @@ def pair_losses(nets: Networks, rows: Rows, config: DualConfig, align: bool) -> 
     output = predict(f.unet, z_t, rows.t, rows.cond).float()
     error = (output - f.target(rows.z0, rows.eps, rows.t)).square()
     of_image, of_mask = (half.mean(dim=(1, 2, 3)) for half in split(error, layout))
-    weights = snr_weights(f.alphas_cumprod(rows.t).flatten(), config.min_snr, f.v_prediction)
-    weights = weights * noise_weights(f, rows.t, config.noise_weight).flatten()
+    abar, noisy_end = f.alphas_cumprod(rows.t).flatten(), noise_weights(f, rows.t, config.noise_weight).flatten()
     found = {}
     if config.image_weight:
+        weights = noisy_end * snr_weights(abar, config.min_snr, f.v_prediction)
         found["L_img"] = config.image_weight * (weights * of_image).mean()
     if config.mask_weight:
+        weights = noisy_end * snr_weights(abar, config.min_snr, f.v_prediction, config.mask_deviation)
         found["L_msk"] = config.mask_weight * (weights * of_mask * rows.known).mean()
     if config.decodes:
         found |= _in_pixels(nets, rows, f.to_x0(output, z_t, rows.t), config, align)
