@@ -218,6 +218,23 @@ class TestItems:
             assert item.mask is not None
             assert np.array_equal(item.mask, item.image[0] > 100)
 
+    @pytest.mark.parametrize(
+        ("caption", "n"),
+        [
+            ("a polyp", 8),
+            (None, 8),
+            ("polyp, Upper-left of the image", 1),
+            ("the right side", 1),
+            ("a brighter polyp", 8),
+        ],
+    )
+    def test_an_image_whose_caption_names_a_place_is_not_turned(self, caption: str | None, n: int) -> None:
+        image = np.random.default_rng(0).integers(0, 256, (3, 6, 6), dtype=np.uint8)
+        made = symmetries(Item(image, None, Grammar.load("generic"), caption=caption), range(8))
+        assert len(made) == 8
+        assert len({item.image.tobytes() for item in made}) == n
+        assert {item.caption for item in made} == {caption}
+
     def test_turned_is_one_of_the_square(self) -> None:
         image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
         assert turned(image, 1).tolist() == [[[1, 3], [0, 2]]]

@@ -175,6 +175,16 @@ class TestTraining:
             assert np.array_equal(task.data.images[turn * n], image)
             assert np.array_equal(task.data.holes[turn * n], hole)
 
+    def test_an_image_whose_own_caption_names_a_place_is_not_turned(self, foundation: Path, data: Dataset) -> None:
+        said = replace(data, records=(replace(data[0], caption="a polyp, upper left"), *data.records[1:]))
+        task, n = task_of(foundation, said), len(data)
+        assert len(task) == 8 * n
+        for turn in range(8):
+            assert np.array_equal(task.data.images[turn * n], task.data.images[0])
+            assert np.array_equal(task.data.holes[turn * n], task.data.holes[0])
+            assert task.data.bank.captions[turn * n] == ["a polyp, upper left"]
+        assert not np.array_equal(task.data.images[n + 1], task.data.images[1])
+
     @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
     def test_the_loss_against_its_literal_form(self, prediction: str, data: Dataset, tmp_path: Path) -> None:
         made = small_foundation("sd", tmp_path / "t", prediction)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphogen.data.prompts import Grammar, sample_caption
+from morphogen.data.prompts import Grammar, sample_caption, tokens
 from morphogen.foundation.cache import cached
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.images import make_phantom, to_signed, turned
@@ -22,6 +22,8 @@ from morphogen.training.task import Draw
 
 CAPTIONS = 4
 """Captions kept per image; a step draws one of them."""
+_PLACES = frozenset({"left", "right", "upper", "lower", "top", "bottom"})
+"""Words of a given caption that a turned image would make untrue."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,24 @@ def phantom_item(seed: int, resolution: int, grammars: dict[str, Grammar]) -> It
     return Item(image, mask, grammars["polyp" if kind == "mucosa" else "skin"])
 
 
+def names_place(caption: str | None) -> bool:
+    """Whether a given caption says where something is in its image, so that the image cannot be turned."""
+    return caption is not None and not _PLACES.isdisjoint(tokens(caption))
+
+
 def symmetries(item: Item, which: Sequence[int]) -> list[Item]:
-    """The item turned and mirrored (numbers of `turned`); a given caption is kept, others follow the new geometry."""
+    """The item turned and mirrored (numbers of `turned`).
+
+    A given caption is kept; where it names a place the item is as well, as often, so that all items count alike. Other
+    captions follow the new geometry.
+    """
     return [
         Item(
             turned(item.image, k),
             None if item.mask is None else turned(item.mask, k),
             item.grammar, item.label, item.caption,
         )
-        for k in which
+        for k in (0 if names_place(item.caption) else turn for turn in which)
     ]  # fmt: skip
 
 

@@ -15,12 +15,11 @@ from morphogen.data.prompts import PART, Grammar, grammars, tokens
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.foundation.images import turned
+from morphogen.foundation.latents import names_place
 from morphogen.progress import track
 from morphogen.sampling.budgets import Caption
 from morphogen.training.rng import numpy_rng
 
-_PLACES = frozenset({"left", "right", "upper", "lower", "top", "bottom"})
-"""Words of a given caption that a turned image would make untrue."""
 _POSITIONS = FIXED_WORDS["position"]
 """Of the 3 x 3 cells, row by row."""
 
@@ -56,8 +55,7 @@ class Sentences:
     @property
     def turns(self) -> Sequence[int]:
         """The symmetries (`turned`) that the full caption can follow."""
-        fixed = self.given is not None and _PLACES.intersection(tokens(self.given))
-        return (0,) if fixed else range(8)
+        return (0,) if names_place(self.given) else range(8)
 
     def full(self, turn: int = 0, rng: np.random.Generator | None = None) -> str:
         """The caption of the turned image; with `rng`, some of what is known is left out."""

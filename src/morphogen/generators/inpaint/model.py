@@ -19,7 +19,7 @@ from morphogen.foundation.fit_prompt import pick_grammar
 from morphogen.foundation.images import turned
 from morphogen.foundation.inpainting import widen
 from morphogen.foundation.known_words import check_grammar
-from morphogen.foundation.latents import Item, build_bank, symmetries
+from morphogen.foundation.latents import Item, build_bank, names_place, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.generators.inpaint import artefact
 from morphogen.generators.inpaint.checks import refuse_other_channels, refuse_other_layout
@@ -155,7 +155,7 @@ def training_set(
         for i, record in enumerate(data):
             item = Item(pairs.image(i), pairs.mask(i), grammar, record.label, record.caption)
             items += symmetries(item, (turn,))
-            moved.append(turned(holes[i].view(np.uint8), turn) > 0)
+            moved.append(turned(holes[i].view(np.uint8), 0 if names_place(record.caption) else turn) > 0)
     images = np.stack([item.image for item in items])
     bank = build_bank(foundation, items, cache)
     return TrainingSet(images, np.stack(moved), bank, data.classes, grammar, count_words(grammar, pairs))
