@@ -300,6 +300,8 @@ class TestInpainting:
         assert {row["origin"]["outside"] for row in rows} == {0}
         data = read_dataset(tmp_path / "out")
         assert len(data.annotated) == 6
+        assert all(row["prompt"] and row["prompt"] == row["origin"]["prompt"] for row in rows)  # composed from the mask
+        assert [record.caption for record in data] == [row["prompt"] for row in rows]
         again = self.sampled(root, tmp_path / "again", root / "run", "--per-mask", "2", "--preset", "guidance=2.5")
         assert [row["sha256"] for row in again] == [row["sha256"] for row in rows]  # its own value
 
@@ -357,6 +359,7 @@ class TestInpainting:
         assert {row["origin"]["text"] for row in rows} == {"given"}
         filled = {row["origin"]["prompt"] for row in rows}
         assert "a photo of a polyp" in filled
+        assert {row["prompt"] for row in rows} == filled
         assert any(" polyp" in text and "{" not in text and text.startswith("endoscopic") for text in filled)
         assert {row["origin"]["foundation"] for row in rows} == {"sd9"}
 

@@ -137,6 +137,24 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: object) -
     assert refused(root).startswith(f"{root / 'metadata.jsonl'}: ")
 
 
+@pytest.mark.parametrize(
+    ("row", "caption"),
+    [
+        ({"prompt": "a polyp", "origin": {"prompt": "a polyp"}}, "a polyp"),
+        ({"prompt": None, "origin": {"prompt": "a large polyp"}}, "a large polyp"),  # of an older folder
+        ({"prompt": "", "origin": {"prompt": ""}}, None),
+        ({"prompt": None, "origin": "lab"}, None),
+        ({}, None),
+    ],
+)
+def test_the_caption_of_a_synthetic_image_is_what_it_was_painted_with(
+    row: dict[str, object], caption: str | None, tmp_path: Path
+) -> None:
+    made = pairs(tmp_path / "made", 3)
+    (made / "manifest.jsonl").write_text(json.dumps({"id": "a", **row}) + "\n")
+    assert read_dataset(made)[0].caption == caption
+
+
 def test_a_synthetic_folder_keeps_its_provenance_and_joins_a_real_one(tmp_path: Path) -> None:
     real, made = pairs(tmp_path / "real", 2, value=1), pairs(tmp_path / "made", 3)
     for kind in ("images", "masks"):

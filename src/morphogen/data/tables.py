@@ -136,9 +136,16 @@ def add_origins(root: Path, records: Sequence[Record], sink: Sink) -> list[Recor
             sink(Fault(path, fault, "restore the pair, or sample again into the same folder", fatal=False))
             continue
         record = by_id[name]
-        label, caption = record.label or row.get("label"), record.caption or row.get("prompt")
+        label, caption = record.label or row.get("label"), record.caption or _text_of(row)
         by_id[name] = replace(record, origin=row, label=label, caption=caption)
     return list(by_id.values())
+
+
+def _text_of(row: dict[str, Any]) -> str | None:
+    """What a synthetic image was painted with; rows of older folders have composed words in `origin` alone."""
+    origin = row.get("origin")
+    text = row.get("prompt") or (origin.get("prompt") if isinstance(origin, dict) else None)
+    return str(text) if text else None
 
 
 def without_dropped(root: Path, records: Sequence[Record]) -> list[Record]:

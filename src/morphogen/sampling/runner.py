@@ -137,7 +137,7 @@ class _Worker:
             "position": position,
             "seed": job.seed,
             "source_mask": job.source.id if job.source is not None else None,
-            "prompt": job.prompt,
+            "prompt": pair.origin.get("prompt", job.prompt),  # as it was used: slots filled, or the sampler's own words
             "label": job.label,
             "generator_hash": self.sampler.hash,
             "sha256": {part: hashlib.sha256(png).hexdigest() for part, png in pngs.items()},
