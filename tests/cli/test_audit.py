@@ -100,6 +100,66 @@ def test_all_sections_and_a_page_that_stands_alone(
     assert "leakage of test images: unknown (unknown: subjects)" in printed
 
 
+@pytest.fixture
+def painted(real: Path, tmp_path: Path) -> Path:
+    """Six real images, each with something new in it somewhere; p000 has its own lesion once more, 3 px aside."""
+    folder, rng = tmp_path / "painted", np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for seed in range(6):
+        image, mask = phantom("mucosa", seed, 40)[0], np.zeros((40, 40), np.uint8)
+        new = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((12, 10))
+        image[8:18, 14 + seed : 26 + seed], mask[8:18, 14 + seed : 26 + seed] = new, 1
+        put(folder, f"p{seed:03d}", image, mask)
+    image, mask = phantom("mucosa", 0, 40)
+    put(folder, "p000", np.roll(image, 3, axis=1), np.roll(mask, 3, axis=1))
+    note_normals(folder, {f"p{seed:03d}": {"id": f"{seed:03d}", "source": "removed"} for seed in range(6)})
+    return folder
+
+
+def note_normals(folder: Path, normals: dict[str, Any]) -> None:
+    rows = [
+        json.dumps({"id": i, "source_mask": i[1:], "sha256": {}, "origin": {"normal": normal}, "mask_transform": {}})
+        for i, normal in normals.items()
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join(rows) + "\n")
+
+
+class TestPaintedIntoImages:
+    """Whole images resemble those that they were painted into by design: their lesions are compared."""
+
+    def test_the_gate_compares_lesions(self, painted: Path, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        result = audit(painted, real, gates=("copies",))
+        assert result["gates"]["dropped"] == {"p000": ["copies"]}
+        assert result["memorisation"]["flagged"] > 2  # of whole images
+        assert result["painted_into_images"] == 6
+        assert "6 of them were painted into images, which they resemble by design" in capsys.readouterr().out
+
+    def test_where_no_row_says_so_whole_images_are_compared(self, painted: Path, real: Path) -> None:
+        note_normals(painted, {f"p{seed:03d}": None for seed in range(6)})
+        result = audit(painted, real, gates=("copies",))
+        flagged = {pair["id"] for pair in result["memorisation"]["pairs"] if pair["flagged"]}
+        assert set(result["gates"]["dropped"]) == flagged
+        assert len(flagged) > 2
+
+    def test_of_a_mixed_folder_each_is_compared_as_it_was_made(self, painted: Path, real: Path) -> None:
+        normal = {"id": "001", "source": "folder"}
+        note_normals(painted, {f"p{seed:03d}": normal if seed % 2 else None for seed in range(6)})
+        result = audit(painted, real, gates=("copies",))
+        flagged = {pair["id"] for pair in result["memorisation"]["pairs"] if pair["flagged"]}
+        assert {"p000", "p001"} <= flagged
+        assert set(result["gates"]["dropped"]) == flagged - {"p001", "p003", "p005"}
+
+    def test_real_images_without_masks_are_refused(self, painted: Path, tmp_path: Path) -> None:
+        bare = write(tmp_path / "bare", range(8), size=40)
+        for file in (bare / "masks").iterdir():
+            file.unlink()
+        (bare / "masks").rmdir()
+        with pytest.raises(InputError, match="bare: has no masks, so that the lesions of") as error:
+            audit(painted, bare, gates=("copies",))
+        assert "\n" not in str(error.value)
+
+
 def test_splits_that_real_states_serve(syn: Path, tmp_path: Path) -> None:
     real = write(tmp_path / "parts", range(36), size=40)
     ids = [f"{i:03d}" for i in range(36)]

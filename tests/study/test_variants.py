@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from morphogen.data.lesions import lesions
 from morphogen.data.pairs import Pairs
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
@@ -20,7 +21,7 @@ from morphogen.study import gating, report, results
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import estimate
-from morphogen.study.gating import kept_pairs, lesions
+from morphogen.study.gating import kept_pairs
 from morphogen.study.plan import trainings
 from morphogen.study.quality import measured_variant, variants
 from morphogen.study.recipe import StudyConfig

@@ -48,14 +48,15 @@ class Audit(Verb):
     gates: tuple[str, ...] = ()
     """Quality gates to judge by, any of adherence, agreement, copies, blur and saturation, with limits from the real
     images; of pairs that were painted into images also drawn and untouched, and of those whose masks the generator
-    made area and ambiguous, of those that have a class class-agreement."""
+    made area and ambiguous, of those that have a class class-agreement. Of pairs that were painted into images copies
+    compares the lesions alone, since the rest is a real image by design."""
     segmenter: Path | None = None
     """Run folder of the segmenter for the gates adherence and agreement; best one that was not trained on REAL."""
     classifier: Path | None = None
     """Run folder of the classifier for the gate class-agreement, trained on real images alone."""
     mask_values: str | None = None
-    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gates adherence and agreement; found where it
-    is clear."""
+    """Label of every raw value in the masks, e.g. 0=0,7=1,255=2, for the gates adherence and agreement, and
+    copies of painted lesions; found where it is clear."""
     drop: bool = False
     """Note in SYN's manifest.jsonl which pairs the gates drop, and why. They stay where they are; `train` and all else
     that reads the folder for use passes over them. Another --drop replaces the verdicts."""
@@ -68,6 +69,7 @@ class Audit(Verb):
         """
         from morphogen.audit.duplicates import duplicates
         from morphogen.audit.folders import find_leaks, gather
+        from morphogen.audit.gating import painted_into_images
         from morphogen.audit.memorisation import memorisation
         from morphogen.metrics.pictures import picture
 
@@ -81,6 +83,7 @@ class Audit(Verb):
             "real": self.real.name,
             "features": sets["synthetic"].extractor if sets["synthetic"].features is not None else None,
             "note": self._note(),
+            "painted_into_images": len(painted_into_images(material)),
             "memorisation": memorisation(sets["synthetic"], sets["train"], sets.get("held_out")),
             "leakage": find_leaks(material, sets["synthetic"], self.generator),
             "duplicates": duplicates(material.synthetic.ids, sets["synthetic"].thumbnails, sets["train"].thumbnails),
@@ -178,7 +181,7 @@ class Audit(Verb):
             from morphogen.classifiers.predictor import load_classifier
 
             classifier = load_classifier(self.classifier)
-        judges = Judges(predict, None if classifier is None else classifier.by_name)
+        judges = Judges(predict, None if classifier is None else classifier.by_name, self._extractor())
         verdicts = judge_folder(self.gates, material, size, pairs, judges, self.mask_values)
         if predict is not None:
             verdicts = replace(verdicts, segmenter=_described(predict, material.train))
@@ -230,6 +233,11 @@ def _print(result: dict[str, Any]) -> None:
         f"  {share(found['rate'])} (95 % interval {share(low)} to {share(high)}); control {share(control['rate'])} of"
     )
     print(f"  {control['n']} images: {control['of']}")
+    if result["painted_into_images"]:
+        print(
+            f"  {result['painted_into_images']} of them were painted into images, which they resemble by design; "
+            "--gates copies compares their lesions alone"
+        )
     if control["left_out"]:
         print(f"  {control['left_out']} held-out images are left out: their subjects are among the training images'")
     for pair in [pair for pair in found["pairs"] if pair["flagged"]][:10]:

@@ -16,8 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from morphogen.data.lesions import lesions
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash, take_validation
@@ -56,8 +55,6 @@ from morphogen.study.synthesis import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from morphogen.segmenters.task import PairSource
     from morphogen.study.cells import Predict, Tools
 
@@ -229,26 +226,6 @@ def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pai
     shown = lesions if paints_into_images(bench.config) else Pairs.images
     real = audited(image_set(train.ids, shown(train)), subjects)
     return Reference(real).judge(audited(image_set(synthetic.ids, shown(synthetic)))).nearness
-
-
-def lesions(pairs: Pairs) -> NDArray[np.uint8]:
-    """(N, 3, R, R): of every image the lesion in a square of twice its size, enlarged to the full side."""
-    from PIL import Image
-
-    side, found = pairs.resolution, []
-    for i in range(len(pairs)):
-        image, mask = pairs[i]
-        rows, columns = np.nonzero(mask)
-        if not len(rows):
-            found.append(image)
-            continue
-        top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-        size = min(side, 2 * max(bottom - top, right - left))
-        y, x = (float(np.clip((low + high - size) / 2, 0, side - size)) for low, high in ((top, bottom), (left, right)))
-        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        crop = picture.resize((side, side), Image.Resampling.BICUBIC, box=(x, y, x + size, y + size))
-        found.append(np.asarray(crop).transpose(2, 0, 1))
-    return np.stack(found)
 
 
 def _gate_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tuple[Predict, Pairs]:
