@@ -139,6 +139,19 @@ def test_other_weights_are_refused(trained: tuple[str, Path, Path], tmp_path: Pa
         info.write_text(text)
 
 
+def test_a_run_finds_its_foundation_from_elsewhere(
+    trained: tuple[str, Path, Path], data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it was trained on a folder of a relative name."""
+    _, stock, _ = trained
+    monkeypatch.chdir(stock.parent)
+    run = model.train(data, settings(Path(stock.name)), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    sampler = model.load(run)
+    assert sampler.config.foundation == str(stock)
+    assert json.loads((run / "final" / "generator.json").read_text())["config"]["foundation"] == str(stock)
+
+
 def test_a_damaged_file_is_refused(trained: tuple[str, Path, Path]) -> None:
     path = trained[2] / "final" / "lora" / DIFFUSERS
     content = path.read_bytes()

@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 
 from morphogen.errors import InputError
 from morphogen.segmenters import build, read_options, resolve
+from morphogen.segmenters.any_size import refuse_size
 from morphogen.segmenters.latent.config import LatentConfig, T
 from morphogen.segmenters.latent.labels import colours, distances, logits, picture
 from morphogen.segmenters.latent.networks import make_autoencoder, make_denoiser, widened
@@ -253,6 +254,9 @@ class TestLite0Vision:
         options = {"foundation": str(tmp_path), "vision": "lite0"}
         net: Any = build("latent", 2, resolve("latent", options), pretrained=False)
         assert net.multiple == 32
+        line = r"--resolution 72: is not a multiple of 32, as .* \(8\) and the vision encoder lite0 \(32\) ask; take 64"
+        with pytest.raises(InputError, match=line):
+            refuse_size(net, 72)
         assert net.net.denoiser.conv_in.in_channels == 4 + LITE0_CHANNELS
         noise, dark, bright = torch.randn(1, 4, 8, 8), torch.full((1, 3, 32, 32), -1.0), torch.ones(1, 3, 32, 32)
         net.eval()

@@ -391,6 +391,11 @@ def find_folder(name: str | Path) -> Path:
     return hub_folder(HUB.get(str(name), str(name)), _FILES, remedy, leave=leave, called=str(name))
 
 
+def whole_name(name: str) -> str:
+    """A local folder by its whole path, since a relative one names another folder from elsewhere; other names stay."""
+    return str(Path(name).absolute()) if name != "tiny" and Path(name).is_dir() else name
+
+
 def forget_source(folder: Path) -> None:
     """Take out of every config.json below `folder` the path that diffusers notes there: where a model was read from."""
     for path in folder.rglob("config.json"):

@@ -79,14 +79,11 @@ class AnySize(nn.Module):
 
 
 def refuse_size(net: nn.Module, resolution: int) -> None:
-    """Refuse to train at a size that would be padded, where the net is made of cells (``whole_cells``).
+    """Refuse to train at a size that would be padded, where the net is made of cells (``whole_cells`` says of which).
 
     Raises:
         InputError: `resolution` is no multiple of what the net needs.
     """
-    if isinstance(net, AnySize) and getattr(net.net, "whole_cells", False) and resolution % net.multiple:
+    if isinstance(net, AnySize) and (cells := getattr(net.net, "whole_cells", None)) and resolution % net.multiple:
         near = max(1, round(resolution / net.multiple)) * net.multiple
-        raise InputError(
-            f"--resolution {resolution}: is not a multiple of {net.multiple}, as the latents' cells and the denoiser's "
-            f"levels ask; take {near}"
-        )
+        raise InputError(f"--resolution {resolution}: is not a multiple of {net.multiple}, as {cells} ask; take {near}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from morphogen.errors import InputError
 from morphogen.foundation.identity import files_hash, weights_hash
 from morphogen.foundation.lora import merge_lora
 from morphogen.foundation.lora_files import merge_saved_lora, save_lora, updated_folder
-from morphogen.foundation.model import Foundation, find_folder
+from morphogen.foundation.model import Foundation, find_folder, whole_name
 from morphogen.generators.inpaint.config import InpaintConfig
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def save(folder: Path, task: InpaintTask) -> None:
     With LoRA on an inpainting model of others, the updates alone: `load` takes the rest from where it was taken before,
     and refuses other weights. A foundation that was widened or adapted is written whole, with the updates in it.
     """
-    foundation, config, info = task.foundation, task.config, {}
+    foundation, config, info = task.foundation, task.config, dict[str, Any]()
     unet = foundation.unet
     unet.to(memory_format=torch.contiguous_format)  # as files want it
     if config.tuning == "lora":
@@ -65,6 +65,7 @@ def save(folder: Path, task: InpaintTask) -> None:
         foundation.save(folder)
     else:
         info = {"weights": weights_hash(find_folder(config.foundation))}
+        config = replace(config, foundation=whole_name(config.foundation))
     facts = {"generator": config.method, "classes": task.data.classes, "counts": task.data.counts, **info}
     (folder / GRAMMAR).write_text(as_yaml(task.data.grammar), encoding="utf-8")
     (folder / INFO).write_text(json.dumps({**facts, "config": asdict(config)}, indent=1) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from morphogen.errors import InputError
@@ -124,5 +123,7 @@ def refuse_sampling(steps: int, ensemble: int) -> None:
 
 
 def _whole(name: str) -> str:
-    """A folder's whole path: a relative one would name another folder from elsewhere; words and hub ids stay."""
-    return name if name in ("tiny", "foundation", "churches") or not Path(name).is_dir() else str(Path(name).absolute())
+    """A folder's whole path; words and hub ids stay."""
+    from morphogen.foundation.model import whole_name
+
+    return name if name in ("foundation", "churches") else whole_name(name)

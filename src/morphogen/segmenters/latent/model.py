@@ -66,7 +66,6 @@ class LatentSegmenter(MaskLatents):
     """A frozen mask autoencoder, a vision encoder, and a denoiser that reads [noisy mask latent, tau(image)]."""
 
     takes_seeds = True
-    whole_cells = True
     not_saved = ("alignment",)
 
     abar: Tensor
@@ -102,8 +101,21 @@ class LatentSegmenter(MaskLatents):
     @property
     def multiple(self) -> int:
         """Height and width must be multiples of this: whole cells at every level of the denoiser, and tau's own."""
+        return math.lcm(self._cells, self.vision.multiple)
+
+    @property
+    def whole_cells(self) -> str:
+        """What asks for sides that are multiples of `multiple`."""
+        said = "the latents' cells and the denoiser's levels"
+        if self.multiple == self._cells:
+            return said
+        return f"{said} ({self._cells}) and the vision encoder {self.config.vision} ({self.vision.multiple})"
+
+    @property
+    def _cells(self) -> int:
+        """Pixels of a cell at the denoiser's last level, along one side."""
         levels: Any = self.denoiser.down_blocks
-        return math.lcm(_factor(self.autoencoder) * 2 ** (len(levels) - 1), self.vision.multiple)
+        return int(_factor(self.autoencoder) * 2 ** (len(levels) - 1))
 
     # ---- training ----
 
