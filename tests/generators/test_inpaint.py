@@ -15,9 +15,10 @@ from PIL import Image
 
 from generators.base import GeneratorTester
 from morphogen.data.grammar_files import as_yaml
+from morphogen.data.mask_words import choices
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.phantoms import phantom_dataset
-from morphogen.data.prompts import Grammar, grammars
+from morphogen.data.prompts import Grammar, grammars, tokens
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.halves import predict
@@ -347,6 +348,32 @@ class TestRefusals:
     def test_no_masks(self, foundation: Path, data: Dataset, tmp_path: Path) -> None:
         bare = replace(data, records=tuple(replace(record, mask=None) for record in data))
         self.refused(bare, str(foundation), "has no mask to learn from", tmp_path)
+
+    def test_a_prompt_for_masks_that_are_not_laid_yet(self, foundation: Path, data: Dataset) -> None:
+        """What geometry decides is left to the mask: one that is moved, or made smaller to fit, has other words."""
+        config, mask = inpaint_config(f"{foundation}+grammar=polyp"), native_mask(data[0], data)
+        one, words = data.select([data[0].id]), Grammar.load("polyp").describe(None, mask)
+        for slot in ("size", "shape"):
+            line = f"says '{words[slot]}', but the {slot} is that of the mask, .*; write {{{slot}}} there"
+            with pytest.raises(InputError, match=line) as caught:  # although it is true of the mask
+                model.check(one, config, f"a photo of a {words[slot]} polyp")
+            assert "\n" not in str(caught.value)
+        model.check(one, config, "endoscopic photo of a {size} {shape} polyp with smooth surface")
+
+    def test_a_prompt_with_room_for_the_words_of_any_mask(self, foundation: Path, data: Dataset) -> None:
+        config, mask = inpaint_config(f"{foundation}+grammar=polyp"), native_mask(data[0], data)
+        grammar, one = Grammar.load("polyp"), data.select([data[0].id])
+        own, most = (
+            len(tokens(word))
+            for word in (
+                grammar.describe(None, mask)["shape"],
+                max(choices(grammar.slots["shape"]), key=lambda w: len(tokens(w))),
+            )
+        )
+        assert own < most
+        model.check(one, config, "{shape} " + "polyp " * (62 - most))
+        with pytest.raises(InputError, match="has 63 tokens, and the text encoder reads 62"):
+            model.check(one, config, "{shape} " + "polyp " * (63 - most))
 
     @pytest.mark.parametrize(
         ("name", "caption", "line"),

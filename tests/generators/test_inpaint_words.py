@@ -27,6 +27,7 @@ from morphogen.generators.inpaint.words import (
     fill,
     prompt_for,
     refuse_contradictions,
+    stated,
 )
 
 POLYP, SKIN, GENERIC = (Grammar.load(name) for name in ("polyp", "skin", "generic"))
@@ -200,6 +201,13 @@ class TestContradictions:
             "write {size} there, or leave the word out"
         )
         refuse_contradictions(POLYP, "a sessile polyp", self.MASK)
+
+
+def test_what_a_prompt_states_of_geometry() -> None:
+    said = stated(POLYP, "A large semi-pedunculated polyp, reddish, with irregular surface")
+    assert said == [("size", "large"), ("shape", "semi-pedunculated")]
+    assert stated(SKIN, "a lesion with irregular border, in the lower right") == [("position", "lower right")]
+    assert stated(POLYP, "a photo of a polyp") == []
 
 
 def test_the_prompt_of_a_sample() -> None:

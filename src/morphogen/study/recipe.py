@@ -86,7 +86,8 @@ class StudyConfig:
     mask_transform: str = "random"
     """How the masks to paint follow from the annotated ones: identity, random, flip, shift, rotate, scale, elastic."""
     prompt: str | None = None
-    """Prompt of every synthetic pair, where the generator takes one; its own default otherwise."""
+    """Prompt of every synthetic pair, where the generator takes one; its own default otherwise. For inpainting what
+    masks decide stands as a slot: {size}, {shape}."""
     gates: tuple[str, ...] = ()
     """Quality gates, any of adherence, agreement, copies, blur, saturation and, for a generator that paints into
     images, drawn and untouched, or for one that makes masks of its own, area and ambiguous; where images have classes,

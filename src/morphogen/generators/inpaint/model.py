@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from morphogen.data.mask_words import choices
 from morphogen.data.masks import resize_labels
 from morphogen.data.pairs import Pairs, native_mask
-from morphogen.data.prompts import Grammar
+from morphogen.data.prompts import Grammar, fill_slots, slots_of, tokens
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
 from morphogen.foundation.adapt import AdaptConfig, adapted
@@ -28,7 +29,7 @@ from morphogen.generators.inpaint.holes import feather_of, grown
 from morphogen.generators.inpaint.normals import check_normals, make_normals
 from morphogen.generators.inpaint.sampler import InpaintSampler
 from morphogen.generators.inpaint.task import InpaintTask, TrainingSet
-from morphogen.generators.inpaint.words import count_words, prompt_for
+from morphogen.generators.inpaint.words import count_words, prompt_for, stated
 from morphogen.progress import say
 from morphogen.training.loop import claim, fit, identity
 from morphogen.training.processes import processes
@@ -50,12 +51,13 @@ def check(data: Dataset, config: InpaintConfig, prompt: str | None = None) -> Fo
     Args:
         data: Images and masks to train on.
         config: How.
-        prompt: What the masks will be painted with later, where that is known; refused if one of them would refuse it.
+        prompt: What lesions will be painted with later, at places and in sizes that are not known yet.
 
     Raises:
         InputError: There are no masks; there is no such foundation, it is of another family than the preset's, or it
             paints no holes and is not to be widened; the resolution does not fit; there is no such grammar or folder of
-            normal images, or none to be made; or a caption or the prompt is too long or holds an unknown word.
+            normal images, or none to be made; a caption or the prompt is too long or holds an unknown word; or the
+            prompt states what geometry decides.
     """
     if not len(data.annotated):
         raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
@@ -78,12 +80,18 @@ def check(data: Dataset, config: InpaintConfig, prompt: str | None = None) -> Fo
 
 
 def _check_prompt(foundation: Foundation, data: Dataset, config: InpaintConfig, prompt: str) -> None:
-    """Refuse a prompt with an unknown word or slot, that is too long, or that contradicts a mask of the data."""
+    """Refuse a prompt with an unknown word or slot, that may be too long, or that a mask may contradict when laid."""
     grammar = grammar_of(foundation, Pairs(data.annotated, foundation.resolution), config.grammar)
+    slots = slots_of(prompt)
+    for slot, word in stated(grammar, fill_slots(prompt, dict.fromkeys(slots, ","))):
+        fault = f"says {word!r}, but the {slot} is that of the mask, which is moved and may be made smaller"
+        raise InputError(f"prompt {prompt!r}: {fault}; write {{{slot}}} there, or leave the word out")
     for record in data.annotated:
         mask = native_mask(record, data)
         if (mask > 0).any():
             foundation.check_lengths([prompt_for(grammar, prompt, mask, numpy_rng(config.seed, "words"))])
+    words = {name: max(choices(grammar.slots[name]), key=lambda word: len(tokens(word)), default="") for name in slots}
+    foundation.check_lengths([fill_slots(prompt, words)])  # another mask may have the longest words
 
 
 def train(data: Dataset, config: InpaintConfig, out: Path) -> Path:

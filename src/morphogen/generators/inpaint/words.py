@@ -109,10 +109,7 @@ def fill(
 
 
 def contradictions(grammar: Grammar, text: str, mask: np.ndarray) -> list[Contradiction]:
-    """Words of a literal prompt for which the mask says another one.
-
-    The longest phrase counts: "semi-pedunculated" holds no "pedunculated", and "irregular surface" no "irregular". Not
-    judged are words that may stand in another slot or in the template as well.
+    """Words of a literal prompt (`stated`) for which the mask says another one.
 
     Args:
         grammar: Its slots that geometry decides are looked at.
@@ -120,6 +117,20 @@ def contradictions(grammar: Grammar, text: str, mask: np.ndarray) -> list[Contra
         mask: (H, W) label map; an empty one contradicts nothing.
     """
     truth = _truth(grammar, mask)
+    said = [(name, word) for name, word in stated(grammar, text) if name in truth]
+    return [
+        Contradiction(name, word, truth[name])
+        for name, word in said
+        if word != truth[name] and word not in AGREEING.get(truth[name], ())
+    ]
+
+
+def stated(grammar: Grammar, text: str) -> list[tuple[str, str]]:
+    """What a literal prompt says of a lesion's geometry: (slot, word), in the order of the text.
+
+    The longest phrase counts: "semi-pedunculated" holds no "pedunculated", and "irregular surface" no "irregular". Not
+    judged are words that may stand in another slot or in the template as well.
+    """
     owners: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for name, slot in grammar.slots.items():
         for word in choices(slot):
@@ -129,10 +140,9 @@ def contradictions(grammar: Grammar, text: str, mask: np.ndarray) -> list[Contra
     while i < len(said):
         fitting = [phrase for phrase in owners if tuple(said[i : i + len(phrase)]) == phrase]
         phrase = max(fitting, key=len, default=())
-        name, word = owners[phrase][0] if phrase else ("", "")
-        judged = phrase and len(owners[phrase]) == 1 and name in truth and not plain.issuperset(phrase)
-        if judged and word != truth[name] and word not in AGREEING.get(truth[name], ()):
-            found.append(Contradiction(name, word, truth[name]))
+        if phrase and len(owners[phrase]) == 1 and not plain.issuperset(phrase):
+            (name, word) = owners[phrase][0]
+            found += [(name, word)] if grammar.slots[name].computed in GEOMETRY else []
         i += max(1, len(phrase))
     return found
 
