@@ -59,11 +59,11 @@ class DualConfig:
     """Weight of 1 - Dice of the mask estimate and what a small segmenter sees in the image estimate."""
     min_snr: float = 5.0
     """gamma of min-SNR weighting in both diffusion losses; 0 for none."""
-    mask_deviation: float = 1.0
+    mask_deviation: float = 0.1
     """Deviation of the mask's latents, where that of the image's is about 1. A mask is so plain a picture that it shows
     through noise long before the image does; the smaller it is, the later it is settled, and the more it follows the
     image."""
-    noise_weight: float = 1.0
+    noise_weight: float = 8.0
     """Largest weight of a row whose latent is almost noise alone, where eps is foretold: sqrt((1 - abar) / abar), at
     least 1, on both diffusion losses. 1 weighs all rows by min-SNR alone."""
     pixel_below: int = 400
@@ -87,7 +87,7 @@ class DualConfig:
     """Train on the eight turned and mirrored versions of each pair; the word for the position turns with them."""
     resolution: int = 0
     """Pixels per side; 0 takes the foundation's."""
-    max_train_steps: int = 800
+    max_train_steps: int = 1200
     """Optimiser steps."""
     train_batch_size: int = 16
     """Rows per step."""
@@ -117,7 +117,7 @@ class DualConfig:
     """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
     sampling_steps: int = 30
     """Steps of the sampler."""
-    guidance: float = 2.5
+    guidance: float = 1.5
     """Classifier-free guidance of the text, for both halves."""
     checkpointing_steps: int = 200
     """Steps between checkpoints."""
@@ -199,7 +199,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "foundation": "sd2", "grammar": "skin", "resolution": 512, "adapt_steps": 0, **_LORA,
         "mixed_precision": "bf16", "gradient_checkpointing": True, "train_batch_size": 16, "max_train_steps": 15_000,
         "lr": 1e-4, "conv_lr": 5e-5, "lr_warmup_steps": 500, "ema_decay": 0.999, "align_after": 3000,
-        "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
+        "mask_deviation": 1.0, "noise_weight": 1.0, "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
     },
 }  # fmt: skip
 """Preset -> what it changes, the later ones over the earlier ones: the rates of lora and canvas are those of a small
