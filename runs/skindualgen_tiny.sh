@@ -17,7 +17,7 @@ mkdir -p "$out"
 
 study() { # the same study in every call; --cells chooses
     morphogen study "$out/isic2017" --out "$out/study" --test "ph2=$out/ph2" --annotated "${ANNOTATED:-300}" \
-        --generator dual --preset "${PRESET:-tiny}" --synthetic "${SYNTHETIC:-600}" \
+        --generator dual --preset "${PRESET:-tiny}" --adapt-steps 0 --synthetic "${SYNTHETIC:-600}" \
         --gates area ambiguous agreement copies class-agreement --judges unet lite0 \
         --arms real real-geo oversampled duplicated features syn-geo+n=240 syn-geo+n=240+gates=none \
         syn-geo+balance=largest "$@"

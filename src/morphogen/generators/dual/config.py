@@ -199,7 +199,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "foundation": "sd2", "grammar": "skin", "resolution": 512, "adapt_steps": 0, **_LORA,
         "mixed_precision": "bf16", "gradient_checkpointing": True, "train_batch_size": 16, "max_train_steps": 15_000,
         "lr": 1e-4, "conv_lr": 5e-5, "lr_warmup_steps": 500, "ema_decay": 0.999, "align_after": 3000,
-        "mask_deviation": 1.0, "noise_weight": 1.0, "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
+        "mask_deviation": 1.0, "noise_weight": 1.0,
+        "segmenter_steps": 3000, "solver": "dpm", "sampling_steps": 30, "guidance": 5.0, "checkpointing_steps": 500,
     },
 }  # fmt: skip
 """Preset -> what it changes, the later ones over the earlier ones: the rates of lora and canvas are those of a small
