@@ -141,3 +141,19 @@ def test_unclear_probabilities_exclude_their_limits() -> None:
     probability[10:20, 10:20] = 0.9
     probability[10, 10:13] = (0.8, 0.79, 0.2)
     assert clean(probability).ambiguous == pytest.approx(1 / 99)
+
+
+def test_what_half_a_cell_blurs_is_not_called_unclear() -> None:
+    probability = np.zeros((32, 32))
+    probability[8:24, 8:24] = 1.0
+    blurred = probability.copy()
+    blurred[8:24, 8:10] = 0.7  # two pixels deep, along one side
+    blurred[8:24, 6:8] = 0.3
+    assert clean(blurred).ambiguous == pytest.approx(4 * 16 / 256)
+    assert clean(blurred, cell=4).ambiguous == 0
+    blurred[16, 16] = 0.7  # 8 px inside
+    blurred[2, 2] = 0.3  # far outside
+    assert clean(blurred, cell=4).ambiguous == pytest.approx(2 / 256)
+    assert np.array_equal(clean(blurred, cell=4).mask, clean(blurred).mask)
+    assert clean(np.full((8, 8), 0.5), cell=4).ambiguous == 64
+    assert clean(np.full((8, 8), 0.7), cell=4).ambiguous == 1

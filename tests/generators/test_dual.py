@@ -84,7 +84,7 @@ class TestAsGenerator(GeneratorTester):
         _, raw = make_pairs(dual.foundation, dual.trained.masks, prompts, seeds, dual.config)
         for job, pair, probability in zip(jobs, pairs, raw, strict=False):
             assert pair.mask is not None
-            assert np.array_equal(pair.mask, clean(probability).mask)
+            assert np.array_equal(pair.mask, clean(probability, dual.foundation.factor).mask)
             assert pair.origin["prompt"] == job.prompt
             assert pair.origin["raw_area"] == pytest.approx(float((probability > 0.5).mean()), abs=1e-6)
             assert 0 <= pair.origin["area"] <= 1

@@ -21,8 +21,8 @@ class Cleaned:
         mask: (H, W) int64, 1 on the lesion: one connected part without holes, or nothing.
         area: Share of the image that the mask covers.
         raw_area: The same before anything was cleaned.
-        ambiguous: Pixels of `AMBIGUOUS` probability per pixel of lesion, before anything was cleaned; where there is no
-            such pixel of lesion, their number.
+        ambiguous: Pixels of `AMBIGUOUS` probability farther than half a cell from the outline, per pixel of lesion,
+            before anything was cleaned; where there is no such pixel of lesion, the number of all of them.
         radius: Radius of the opening in px.
     """
 
@@ -33,7 +33,7 @@ class Cleaned:
     radius: int
 
 
-def clean(probability: np.ndarray) -> Cleaned:
+def clean(probability: np.ndarray, cell: int = 1) -> Cleaned:
     """Make a mask of a probability: threshold, largest part, holes filled, outline opened, and its largest part again.
 
     Parts touch at corners too, and of two equal ones the first in reading order stays. The opening (by a disc, which
@@ -42,18 +42,23 @@ def clean(probability: np.ndarray) -> Cleaned:
 
     Args:
         probability: (H, W) float in [0, 1].
+        cell: Pixels to a side of a latent that the probability was decoded from. Nearer than half of that to an outline
+            even a sure latent cannot say more, so that unclear pixels there tell nothing; of an image of few cells they
+            would be most of a small lesion.
     """
     from scipy import ndimage
     from skimage.morphology import disk, opening
 
     raw = probability > THRESHOLD
     low, high = AMBIGUOUS
-    unclear = int(((probability > low) & (probability < high)).sum())
+    unclear = (probability > low) & (probability < high)
+    if raw.any() and not raw.all():
+        unclear &= ndimage.distance_transform_edt(raw) + ndimage.distance_transform_edt(~raw) > cell / 2
     radius = round(RADIUS * min(probability.shape) / RADIUS_SIDE)
     mask = np.asarray(ndimage.binary_fill_holes(_largest(raw)))
     if radius:
         mask = _largest(opening(mask, disk(radius), mode="ignore"))
-    ambiguous = unclear / max(int(raw.sum()), 1)
+    ambiguous = int(unclear.sum()) / max(int(raw.sum()), 1)
     return Cleaned(mask.astype(np.int64), float(mask.mean()), float(raw.mean()), ambiguous, radius)
 
 

@@ -90,7 +90,7 @@ class DualSampler:
         ]
 
     def _pair(self, prompt: str, image: NDArray[np.uint8], probability: NDArray[np.float64]) -> Pair:
-        found, c = clean(probability), self.config
+        found, c = clean(probability, self.foundation.factor), self.config
         origin = {
             "prompt": prompt,
             "layout": c.layout,
