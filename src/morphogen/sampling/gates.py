@@ -11,7 +11,7 @@
 | ``untouched`` | ``outside``: largest change of a pixel where nothing was to be painted | above 0 |
 | ``class-agreement`` | ``probability`` that a classifier gives the class that was asked for | below 0.3 |
 | ``area`` | ``area``: share of the image under the mask that the generator made | below 1 % or above 85 % |
-| ``ambiguous`` | ``ambiguous``: pixels off that mask's outline whose probability was unclear, per pixel of lesion | above 15 % |
+| ``ambiguous`` | ``ambiguous``: unclear pixels off the outline of that mask, per pixel of lesion | above 15 % |
 
 ``agreement``'s window is meant for lesions painted into images: a lesion that no segmenter finds was not painted, and
 one that it finds to the pixel is likely a copy (0.5 to 0.95 in SynDiff's follow-up). In a study whose generator makes
