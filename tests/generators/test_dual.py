@@ -403,6 +403,13 @@ class TestPresets:
             joined = dual_config(words)
             assert (joined.lr, joined.conv_lr, joined.tuning) == (paper.lr, paper.conv_lr, "lora"), words
         assert (dual_config("lora").lr, dual_config("canvas").lr) == (1e-3, 1e-3)
+        assert (paper.mask_deviation, paper.noise_weight) == (1, 1)
+
+    def test_a_preset_goes_before_a_folder_of_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "sd2").mkdir()
+        assert dual_config("sd2").resolution == 512
+        assert dual_config("./sd2") == DualConfig(foundation="./sd2")
         assert dual_config("sd2+lr=3e-4+canvas").lr == 3e-4
         named = dual_config("sd15+canvas")  # a foundation's short name, as the folder of it would be
         assert named == dual_config("canvas", foundation="sd15")

@@ -24,7 +24,7 @@ def preset_values(words: str, presets: Mapping[str, Mapping[str, Any]], kinds: M
     """
     from morphogen.foundation.model import HUB, UNPINNED
 
-    if Path(words).is_dir():
+    if words not in presets and Path(words).is_dir():  # a folder that happens to have a preset's name takes a ./
         return {"foundation": words}
     values: dict[str, Any] = {}
     for name in words.split("+"):
