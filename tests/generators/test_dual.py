@@ -387,6 +387,14 @@ class TestRefusals:
             dual_config(words)
 
 
+@pytest.mark.parametrize("deviation", [1.0, 0.1])
+def test_masks_have_the_deviation_that_was_asked_for(foundation: Path, tmp_path: Path, deviation: float) -> None:
+    pairs, config = Pairs(labelled(tmp_path / "data"), 32), quick(foundation, mask_deviation=deviation)
+    masks = model.mask_latents(Foundation.load(str(foundation)), pairs, config, tmp_path / "run")
+    z = model.encode_masks(masks, pairs.masks())
+    assert float(z.double().std()) == pytest.approx(deviation, rel=0.02)
+
+
 class TestPresets:
     def test_the_table(self) -> None:
         paper = dual_config("sd2+canvas+owner/name@main")

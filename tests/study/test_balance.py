@@ -15,7 +15,7 @@ import pytest
 from morphogen.data.phantoms import phantom_dataset
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
-from morphogen.study import quality, report, results
+from morphogen.study import gating, quality, report, results
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import SECONDS_A_PAIR, estimate
@@ -133,6 +133,15 @@ def test_gates_of_the_masks(make: Make, quick: Any) -> None:
     assert set(kept.ids) == {r.id for r in made if (r.origin or {})["origin"]["ambiguous"] < 0.15}
     assert 0 < len(kept) < len(made) == 20
     assert all(record.label for record in kept)
+
+
+def test_masks_that_were_made_with_their_image_may_fit_to_the_pixel(make: Make, quick: Any) -> None:
+    bench = bench_of(make(arms=("syn-geo",), gates=("agreement", "adherence"), annotated=20))
+    repetition = bench.splits.repetitions[0]
+    found = gating.verdicts(bench, repetition, synthetic_pairs(bench, repetition), quick.tools)
+    limits = {limit.score: limit for limit in found.limits}
+    assert limits["iou"].high is None
+    assert limits["iou"].low is not None
 
 
 def test_a_balanced_arm_takes_no_more_of_a_class_than_it_needs(

@@ -12,7 +12,7 @@ def noise_weights(foundation: Foundation, t: Tensor, most: float) -> Tensor:
     """(B, 1, 1, 1): w_t = sqrt((1 - abar) / abar), cut to lie between 1 and `most`; 1 for v-models.
 
     An error in eps is one of w_t times that in the clean latent: at the noisy end, where layout, sizes and colours of
-    the picture are settled, the plain loss hardly sees it.
+    the picture are settled, the plain loss hardly sees it. (Ours: no paper states it.)
 
     Args:
         foundation: Whose schedule, and what its U-Net foretells.

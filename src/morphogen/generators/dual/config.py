@@ -62,7 +62,7 @@ class DualConfig:
     mask_deviation: float = 0.1
     """Deviation of the mask's latents, where that of the image's is about 1. A mask is so plain a picture that it shows
     through noise long before the image does; the smaller it is, the later it is settled, and the more it follows the
-    image."""
+    image (signal scaling: Chen 2023, arXiv:2301.10972)."""
     noise_weight: float = 8.0
     """Largest weight of a row whose latent is almost noise alone, where eps is foretold: sqrt((1 - abar) / abar), at
     least 1, on both diffusion losses. 1 weighs all rows by min-SNR alone."""
