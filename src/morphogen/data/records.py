@@ -16,7 +16,7 @@ class Record:
 
     Attributes:
         id: Unique within its dataset; also the stem of every file written for it.
-        image: Image file (PNG, JPEG, TIFF, BMP or NIfTI).
+        image: Image file (PNG, JPEG, TIFF, BMP or NIfTI; of whole volumes also HDF5).
         mask: Label map of the same height and width, or None for an unannotated image.
         caption: Free text, or None.
         label: Class of the whole image (a diagnosis), or None.
@@ -25,6 +25,8 @@ class Record:
         plane: ``(axis, index)`` of a slice where `image` is a volume, else None.
         origin: Provenance of a synthetic pair (seed, source mask id, generator hash, ...), None for a real one.
         facts: What else is known, in words: any of ``site``, ``age`` (a band), ``sex``, ``texture`` (`data.facts`).
+        channels: Files of the further channels of a whole volume, in order; their grid is that of `image`.
+        axes: Of a whole volume: which axis of the file becomes X, Y and Z, or None where they come in this order.
     """
 
     id: str
@@ -37,6 +39,8 @@ class Record:
     plane: tuple[int, int] | None = None
     origin: Mapping[str, Any] | None = None
     facts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    channels: tuple[Path, ...] = ()
+    axes: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Dataset:
     Attributes:
         name: Short name, used in reports.
         root: Folder that it was read from.
-        records: The records, ordered by id.
+        records: The records, ordered by id (whole volumes that lists name: in the order of the lists).
         classes: Class names by label id; index 0 is the background.
         mask_values: Raw mask value -> label id, as decided once for the whole dataset.
     """

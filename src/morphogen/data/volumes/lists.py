@@ -1,0 +1,129 @@
+"""The lists of a benchmark: text files that name one volume a line, in an order that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from morphogen.data.faults import FaultError
+from morphogen.data.images import VOLUME_SUFFIXES
+from morphogen.data.volumes.files import H5_SUFFIXES
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train.list", "train.txt"),
+    "val": ("val.list", "val.txt"),
+    "test": ("test.list", "test.txt"),
+    "labelled": ("labelled.list", "labelled.txt", "labeled.list", "labeled.txt", "train_lab.list", "train_lab.txt"),
+    "unlabelled": (
+        *("unlabelled.list", "unlabelled.txt", "unlabeled.list", "unlabeled.txt"),
+        *("train_unlab.list", "train_unlab.txt"),
+    ),
+}
+"""File names by part; of each part the first that is there is read."""
+
+_MAKES_A_TRAINING_PART = ("train", "labelled", "unlabelled")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One volume that a list names.
+
+    Attributes:
+        id: Its name, without the ending of a volume file.
+        file: The list.
+        number: The line, from 1.
+    """
+
+    id: str
+    file: Path
+    number: int
+
+    @property
+    def where(self) -> str:
+        """The line in words, for what follows the list's name in an error."""
+        return f"line {self.number} names {self.id!r}"
+
+
+def list_files(folder: Path, names: Mapping[str, tuple[str, ...]] = NAMES) -> dict[str, Path]:
+    """The lists in a folder by part; empty where none of them makes a training part.
+
+    Args:
+        folder: Where they lie.
+        names: File names by part; parts that are left out have their usual ones.
+    """
+    found = {}
+    for part, usual in NAMES.items():
+        there = [folder / name for name in names.get(part, usual) if (folder / name).is_file()]
+        if there:
+            found[part] = there[0]
+    return found if any(part in found for part in _MAKES_A_TRAINING_PART) else {}
+
+
+def read_list(path: Path) -> list[Line]:
+    """The lines of a list. What follows a comma is left out, and so is the ending of a volume file.
+
+    Raises:
+        InputError: Not text, empty, or a name that occurs twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FaultError(path, "is not text in UTF-8", "save it again, one name a line") from error
+    lines: dict[str, Line] = {}
+    for number, row in enumerate(text.splitlines(), start=1):
+        name = _without_ending(row.split(",")[0].strip())
+        if name in lines:
+            raise FaultError(path, f"line {number} names {name!r} again", "keep one of the lines")
+        if name:
+            lines[name] = Line(name, path, number)
+    if not lines:
+        raise FaultError(path, "is empty", "name one volume a line, or remove the file")
+    return list(lines.values())
+
+
+def read_parts(files: Mapping[str, Path]) -> tuple[dict[str, list[Line]], set[str] | None]:
+    """The lines of train, val and test, and the ids that lists say are labelled.
+
+    The training part is the list train in its order; without one, the labelled and then the unlabelled.
+
+    Args:
+        files: As of `list_files`.
+
+    Returns:
+        Lines by part, and the labelled training ids: None where no list speaks of labels.
+
+    Raises:
+        InputError: A list is empty; an id is in two lists; one of a labelled list is not in the training part.
+    """
+    read = {part: read_list(path) for part, path in files.items()}
+    labelled, unlabelled = read.pop("labelled", None), read.pop("unlabelled", None)
+    _refuse_overlap([labelled or [], unlabelled or []])
+    training = {line.id for line in read.setdefault("train", [*(labelled or []), *(unlabelled or [])])}
+    for line in (*(labelled or []), *(unlabelled or [])):
+        if line.id not in training:
+            raise FaultError(line.file, f"{line.where}, which is not in {files['train'].name}", "add it there")
+    parts: dict[str, list[Line]] = dict(sorted(read.items(), key=_by_use))
+    _refuse_overlap(list(parts.values()))
+    if labelled is not None:
+        return parts, {line.id for line in labelled}
+    return parts, None if unlabelled is None else training - {line.id for line in unlabelled}
+
+
+def _by_use(part: tuple[str, list[Line]]) -> int:
+    return ("train", "val", "test").index(part[0])
+
+
+def _refuse_overlap(lists: list[list[Line]]) -> None:
+    seen: dict[str, Line] = {}
+    for line in (line for lines in lists for line in lines):
+        if line.id in seen:
+            other = seen[line.id]
+            fault = f"{line.where}, which is in {other.file.name} too (line {other.number})"
+            raise FaultError(line.file, fault, "leave it in one of them")
+        seen[line.id] = line
+
+
+def _without_ending(name: str) -> str:
+    ending = next((e for e in (*VOLUME_SUFFIXES[::-1], *H5_SUFFIXES) if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)]
