@@ -1,30 +1,25 @@
-"""Whole volumes from NIfTI and HDF5 files, which are hostile until proven otherwise.
-
-An HDF5 file holds an image and its label under the names ``image`` and ``label``, as the public semi-supervised
-benchmarks store them (UA-MT, SSL4MIS, CoraNet); it says nothing of voxel sizes. Sizes in headers are checked before
-anything is decompressed, and links into other files are not followed.
-"""
+"""Whole volumes from files: NIfTI, and HDF5 as of `hdf5.py`, which says nothing of voxel sizes and directions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from morphogen.data.faults import FaultError
-from morphogen.data.images import MAX_VOXELS, is_volume, load_volume, volume_shape
+from morphogen.data.faults import Fault, FaultError, stop
+from morphogen.data.images import is_volume, load_volume, volume_shape
 from morphogen.data.masks import apply_rule
-from morphogen.data.records import Record
+from morphogen.data.records import Dataset, Record
+from morphogen.data.volumes.hdf5 import IMAGE_KEY, LABEL_KEY, array_shape, is_h5, read_array
+from morphogen.errors import InputError
+from morphogen.progress import track
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-H5_SUFFIXES = (".h5", ".hdf5")
-IMAGE_KEY, LABEL_KEY = "image", "label"
 _MIN_DETERMINANT = 1e-12
 _SAME_GRID = 0.01
 """By how much of a voxel two headers may differ in its size or direction: rounding of the tools that wrote them."""
@@ -49,11 +44,6 @@ class Volume:
         """(X, Y, Z) in voxels."""
         x, y, z = self.image.shape[1:]
         return x, y, z
-
-
-def is_h5(path: Path) -> bool:
-    """Whether the name is that of an HDF5 file."""
-    return path.name.lower().endswith(H5_SUFFIXES)
 
 
 def is_volume_file(path: Path) -> bool:
@@ -126,21 +116,7 @@ def shape_of(path: Path, key: str = IMAGE_KEY) -> tuple[int, int, int]:
     Raises:
         InputError: Unreadable, not 3D (axes of length 1 before or after the three aside), or too large.
     """
-    if not is_h5(path):
-        return volume_shape(path)
-    with _opened(path) as file:
-        return _squeezed(_entry(file, key, path).shape, path)
-
-
-def has_label(path: Path) -> bool:
-    """Whether an HDF5 file holds a label beside its image.
-
-    Raises:
-        InputError: It is no readable HDF5 file, or holds no image.
-    """
-    with _opened(path) as file:
-        _entry(file, IMAGE_KEY, path)
-        return LABEL_KEY in file
+    return array_shape(path, key) if is_h5(path) else volume_shape(path)
 
 
 def refuse_other_geometry(record: Record) -> None:
@@ -159,65 +135,51 @@ def refuse_other_geometry(record: Record) -> None:
     _refuse_other_grid(record.mask, record.image, "its image")
 
 
+def refuse_unreadable_volumes(dataset: Dataset, foreground: bool = True) -> None:
+    """Find damaged and contradictory volumes now, and not after an hour of training: decode every file once.
+
+    Args:
+        dataset: What will be trained or tested on.
+        foreground: Whether the labelled volumes that are trained on must hold more than background. A class that none
+            of them shows is noted.
+
+    Raises:
+        InputError: A file cannot be read or holds NaN; image, channels and label have other grids; a volume has another
+            number of channels than the first; a label value has no rule; no label that is trained on has foreground.
+    """
+    channels, seen = None, np.zeros(len(dataset.classes), dtype=bool)
+    for record in track(dataset.records, "reading volumes"):
+        refuse_other_geometry(record)
+        n = len(read_volume(record).image)
+        if channels not in (None, n):
+            fault = f"has {n} channel{'s' if n > 1 else ''}, {dataset[0].image.name} has {channels}"
+            raise FaultError(record.image, fault, "give every volume the same channels")
+        channels = n
+        if record.mask is None:
+            continue
+        present = np.flatnonzero(np.bincount(read_label(record, dataset.mask_values).ravel()))
+        if present[-1] >= len(dataset.classes):
+            fault = f"holds the label {present[-1]}, the classes are {', '.join(dataset.classes)}"
+            raise FaultError(record.mask, fault, "name every class, or state the rule with --mask-values")
+        if record.split in (None, "train"):
+            seen[present] = True
+    if not foreground or any(seen[1:]):
+        missing = [name for name, there in zip(dataset.classes[1:], seen[1:], strict=True) if foreground and not there]
+        if missing:
+            fault = f"shows no {' and no '.join(missing)} in any label that is trained on"
+            stop(Fault(dataset.root, fault, "label more volumes", fatal=False))
+        return
+    raise InputError(f"{dataset.root}: has no foreground in any label; check the labels, or state --mask-values")
+
+
 def _raw(path: Path, key: str) -> NDArray[Any]:
     """(X, Y, Z) values of a file, of any real type, in the order of its axes."""
-    if not is_h5(path):
-        try:
-            return load_volume(path)
-        except (TypeError, ValueError) as error:  # colours are stored as records of three bytes
-            raise FaultError(path, "does not hold one number a voxel", "save one grey volume per file") from error
-    with _opened(path) as file:
-        entry = _entry(file, key, path)
-        shape = _squeezed(entry.shape, path)
-        try:
-            values: NDArray[Any] = entry[()].reshape(shape)
-        except OSError as error:
-            raise FaultError(path, f"is truncated or damaged in its {key}", "replace or remove the file") from error
-        return values
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    import h5py
-
-    if not path.is_file():
-        raise FaultError(path, "does not exist", "restore the file or remove its record")
+    if is_h5(path):
+        return read_array(path, key)
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise FaultError(path, "is not a readable HDF5 file", "replace or remove the file") from error
-    with file:
-        yield file
-
-
-def _entry(file: Any, key: str, path: Path) -> Any:
-    """The array of that name, checked in its header."""
-    import h5py
-
-    held = ", ".join(sorted(map(str, file))) or "nothing"
-    if key not in file and file.get(key, getlink=True) is None:
-        raise FaultError(path, f"has no array named {key!r} (it holds {held})", f"store the {key} under that name")
-    plain = isinstance(file.get(key, getlink=True), h5py.HardLink)
-    entry = file[key] if plain else None
-    if not isinstance(entry, h5py.Dataset) or entry.external or entry.is_virtual:
-        raise FaultError(path, f"{key!r} is no array of this very file", f"store the {key} itself under that name")
-    if entry.dtype.kind not in "biuf":
-        raise FaultError(path, f"{key!r} holds {entry.dtype} values", "store numbers")
-    return entry
-
-
-def _squeezed(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
-    """Three axes: further ones of length 1, as of a single channel or frame, are dropped."""
-    left = tuple(int(n) for n in shape)
-    while len(left) > 3 and 1 in (left[0], left[-1]):
-        left = left[1:] if left[0] == 1 else left[:-1]
-    if len(left) != 3:
-        raise FaultError(path, f"has {len(shape)} axes, {shape}", "give one 3D volume per file")
-    if min(left) == 0:
-        raise FaultError(path, f"is empty, {shape}", "replace or remove the file")
-    if left[0] * left[1] * left[2] > MAX_VOXELS:
-        raise FaultError(path, f"announces more than {MAX_VOXELS / 1e6:.0f} million voxels", "crop or downsample it")
-    return left[0], left[1], left[2]
+        return load_volume(path)
+    except (TypeError, ValueError) as error:  # colours are stored as records of three bytes
+        raise FaultError(path, "does not hold one number a voxel", "save one grey volume per file") from error
 
 
 def _finite(values: NDArray[Any], path: Path) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from morphogen.data.mask_values import PIXEL_BUDGET, MaskRule, rule_from_counts
-from morphogen.data.volumes.files import LABEL_KEY, raw_label, shape_of
+from morphogen.data.volumes.files import raw_label, shape_of
+from morphogen.data.volumes.hdf5 import LABEL_KEY
 
 
 def decide_label_values(files: Sequence[Path], classes: Sequence[str] | None = None) -> MaskRule:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from morphogen.data.faults import FaultError
 from morphogen.data.images import VOLUME_SUFFIXES
-from morphogen.data.volumes.files import H5_SUFFIXES
+from morphogen.data.volumes.hdf5 import H5_SUFFIXES
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train.list", "train.txt"),
@@ -45,16 +45,11 @@ class Line:
         return f"line {self.number} names {self.id!r}"
 
 
-def list_files(folder: Path, names: Mapping[str, tuple[str, ...]] = NAMES) -> dict[str, Path]:
-    """The lists in a folder by part; empty where none of them makes a training part.
-
-    Args:
-        folder: Where they lie.
-        names: File names by part; parts that are left out have their usual ones.
-    """
+def list_files(folder: Path) -> dict[str, Path]:
+    """The lists in a folder by part; empty where none of them makes a training part."""
     found = {}
-    for part, usual in NAMES.items():
-        there = [folder / name for name in names.get(part, usual) if (folder / name).is_file()]
+    for part, names in NAMES.items():
+        there = [folder / name for name in names if (folder / name).is_file()]
         if there:
             found[part] = there[0]
     return found if any(part in found for part in _MAKES_A_TRAINING_PART) else {}

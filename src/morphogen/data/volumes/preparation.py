@@ -51,6 +51,9 @@ class Preparation:
     reorient: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("spacing", "window", "percentiles"):
+            if isinstance(getattr(self, name), list):  # as JSON brings them back
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.spacing is not None and not (len(self.spacing) == 3 and all(0 < s < np.inf for s in self.spacing)):
             raise InputError(f"--spacing: {self.spacing} is no voxel size; give three numbers above 0, in mm")
         ends = self.window

@@ -1,6 +1,7 @@
 """The public benchmarks of semi-supervised segmentation: how their prepared files lie, and the published protocols.
 
-We read the files that their authors prepared; what they did is said here, since none of it can be undone:
+Their lists have the usual names (`lists.NAMES`). We read the files that their authors prepared; what they did is said
+here, since none of it can be undone:
 
 - ``la2018``: z-score of the whole volume, then cropped in X and Y to the label's box with random margins of 10 to 20
   voxels (at least 112), all 88 slices kept. The label was used for the crop, also of test volumes.
@@ -20,7 +21,7 @@ We read the files that their authors prepared; what they did is said here, since
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from morphogen.data.volumes.preparation import Preparation
 from morphogen.errors import InputError
@@ -42,7 +43,6 @@ class VolumePreset:
         stride: Of the sliding window, in voxels.
         augmentation: As of `patches.augment`.
         labelled: Numbers of labelled training volumes that results are published for; the first is the default.
-        lists: File names of the lists by part, where they differ from the usual ones (`lists.NAMES`).
         axes: Which axis of the file becomes X, Y and Z (`Record.axes`).
         subject: Regular expression for the patient in an id; without one every id is a patient.
         spacing: Voxel size of the files in mm, as published; the files themselves state none.
@@ -58,7 +58,6 @@ class VolumePreset:
     stride: tuple[int, int, int]
     augmentation: str
     labelled: tuple[int, ...]
-    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     axes: tuple[int, int, int] | None = None
     subject: str | None = None
     spacing: tuple[float, float, float] | None = None

@@ -10,7 +10,7 @@ Files are NIfTI (.nii, .nii.gz) or HDF5 (.h5, .hdf5: arrays named image and labe
 lie is said by the preset, else by `IMAGES`, its label by `LABELS`. A volume without a label is unlabelled, not faulty.
 Beside any layout: records.csv and classes.txt, as in `data.readers`.
 
-Headers alone are read here, and label values where no rule is known; `check.refuse_unreadable_volumes` decodes all.
+Headers alone are read here, and label values where no rule is known; `files.refuse_unreadable_volumes` decodes all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from morphogen.data.images import is_volume, stem
 from morphogen.data.mask_values import MaskRule, check_rule, default_classes
 from morphogen.data.records import Dataset, Record
 from morphogen.data.tables import apply_records_csv, inside, read_classes
-from morphogen.data.volumes.files import has_label, is_h5, is_volume_file
+from morphogen.data.volumes.files import is_volume_file
+from morphogen.data.volumes.hdf5 import has_label, is_h5
 from morphogen.data.volumes.labels import decide_label_values
 from morphogen.data.volumes.lists import NAMES, Line, list_files, read_list, read_parts
 from morphogen.data.volumes.presets import PRESETS, VolumePreset, find_preset
@@ -137,7 +138,7 @@ def read_volumes(
 
 
 def _listed(root: Path, folder: Path, preset: VolumePreset | None) -> list[Record]:
-    parts, labelled = read_parts(list_files(folder, preset.lists if preset else NAMES))
+    parts, labelled = read_parts(list_files(folder))
     patterns = preset.patterns if preset else IMAGES
     records = []
     for part, lines in parts.items():
@@ -161,7 +162,8 @@ def _record(root: Path, line: Line, patterns: Iterable[str], preset: VolumePrese
         raise FaultError(line.file, fault, "add the file or remove the line")
     mask = (image if has_label(image) else None) if is_h5(image) else _find(root, line, LABELS)
     found = re.match(preset.subject, line.id) if preset and preset.subject else None
-    return Record(line.id, image, mask, subject=found[0] if found else line.id, axes=preset.axes if preset else None)
+    name = re.sub(r"[/\\]", "_", line.id)  # the stem of what is written for it
+    return Record(name, image, mask, subject=found[0] if found else name, axes=preset.axes if preset else None)
 
 
 def _find(root: Path, line: Line, patterns: Iterable[str]) -> Path | None:
@@ -184,11 +186,11 @@ def _nnunet(root: Path) -> list[Record]:
 
     def keep(fault: Fault) -> None:
         """What a reader of single pictures refuses and a reader of volumes does not."""
-        case, _, number = stem(fault.file).rpartition("_")
-        if not (case and number.isdigit()):
+        numbered = re.fullmatch(r"(.+)_(\d{4})", stem(fault.file))
+        if numbered is None:
             stop(fault)
-        elif int(number):
-            further.setdefault(f"{fault.file.parent}/{case}", []).append(fault.file)
+        elif int(numbered[2]):
+            further.setdefault(f"{fault.file.parent}/{numbered[1]}", []).append(fault.file)
 
     records = []
     for record in nnunet.scan(root, keep):
