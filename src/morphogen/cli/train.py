@@ -126,6 +126,12 @@ class Train(Verb):
             raise InputError(f"{self.method}: no such method; {hint}")
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _OWN}
         options = {name: value for name, value in given.items() if value is not None}
+        if self.method == "diffcl":
+            from morphogen.cli.train_few import train_few
+
+            made = train_few(self.data, self.mask_values, options, self.out)
+            say(f"trained: {self.out}")
+            return {"run": str(self.out), "method": self.method, **made}
         tables = ((SEGMENTERS, self._segmenter), (CLASSIFIERS, self._classifier), (GENERATORS, self._generator))
         train = next(way for table, way in tables if self.method in table)
         result = train(options)
@@ -139,7 +145,7 @@ class Train(Verb):
         entry = GENERATORS[self.method]
         options = dict(options)
         config = entry.configure(options.pop("preset", None), **options)
-        data = _without(("test", "val"), self.data, self.mask_values, entry.bare_images)
+        data = without_parts(("test", "val"), self.data, self.mask_values, entry.bare_images)
         entry.check(data, config)
         refuse_unreadable(data)
         entry.train(data, config, self.out)
@@ -155,13 +161,13 @@ class Train(Verb):
         recipe = options.pop("recipe", None)
         if recipe not in (None, "published"):
             raise InputError(f"--recipe {recipe}: there is no such recipe; give published, or leave it out")
-        data = _without(("test",), self.data, self.mask_values).annotated
+        data = without_parts(("test",), self.data, self.mask_values).annotated
         if not len(data):
             raise InputError(f"{data.root}: holds no image with a mask; a segmenter needs some")
-        train, val = _parts(data, options.get("seed", SegmenterConfig().seed))
+        train, val = divided(data, options.get("seed", SegmenterConfig().seed))
         if recipe:
             options = segmenters.published(self.method, len(train)) | options
-        resolution = _resolution(options)
+        resolution = resolution_of(options)
         stated = {**options, "architecture": architecture, "keep_last": True}
         config = _configured(self.method, SegmenterConfig, stated)
         refuse_unreadable(data)
@@ -180,7 +186,7 @@ class Train(Verb):
             raise InputError("--mask-values: a classifier looks at no masks; leave it out")
         options = dict(options)
         architecture = classifiers.resolve(self.method, self._architecture(options, classifiers))
-        resolution = _resolution(options)
+        resolution = resolution_of(options)
         classifiers.refuse_size(self.method, resolution)
         config = _configured(
             self.method, ClassifierConfig, {**options, "architecture": architecture, "keep_last": True}
@@ -188,7 +194,7 @@ class Train(Verb):
         data = read_labelled(self.data, without=("test",))
         classes = classes_of([data])
         refuse_rare(data)
-        train, val = _parts(data, config.seed, by_class=True)
+        train, val = divided(data, config.seed, by_class=True)
         classes_of([train], classes)
         refuse_unreadable(data, foreground=False)
         train_classifier(self.method, Pairs(train, resolution), Pairs(val, resolution), config, self.out)
@@ -208,7 +214,7 @@ class Train(Verb):
         return {**chosen, **table.read_options(self.method, preset.split("+"))}
 
 
-def _resolution(options: dict[str, Any]) -> int:
+def resolution_of(options: dict[str, Any]) -> int:
     """Takes the resolution out of the options."""
     resolution: int = options.pop("resolution", 64)
     if resolution < 16:
@@ -225,7 +231,7 @@ def _configured(method: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
     return cls(**options)
 
 
-def _without(parts: tuple[str, ...], data: Path, mask_values: str | None, bare_images: bool = False) -> Dataset:
+def without_parts(parts: tuple[str, ...], data: Path, mask_values: str | None, bare_images: bool = False) -> Dataset:
     """The dataset without these parts of a stated split, which are dropped before any mask is opened.
 
     Args:
@@ -248,7 +254,7 @@ def _without(parts: tuple[str, ...], data: Path, mask_values: str | None, bare_i
     return Dataset(data.resolve().name, data, tuple(records), rule.classes, rule.values)
 
 
-def _parts(data: Dataset, seed: int, by_class: bool = False) -> tuple[Dataset, Dataset]:
+def divided(data: Dataset, seed: int, by_class: bool = False) -> tuple[Dataset, Dataset]:
     """Training and validation part: as the data says, else a fifth by subject is taken for validation."""
     from morphogen.data.split import take_validation
     from morphogen.progress import say

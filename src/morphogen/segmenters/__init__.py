@@ -94,6 +94,13 @@ SEGMENTERS: dict[str, SegmenterEntry] = {
         prepare="morphogen.segmenters.latent.mask_autoencoder:prepare",
         ema_decay=0.98,
     ),
+    "diffcl": SegmenterEntry(
+        name="diffcl",
+        summary="V-Net with high-frequency Mamba, taught with a diffusion network on unlabelled images or volumes",
+        source="Guo et al. (Diff-CL) 2025, arXiv:2503.09408",
+        config="morphogen.segmenters.diffcl.config:NetConfig",
+        build="morphogen.segmenters.diffcl.pictures:build_picture_net",
+    ),
 }
 
 

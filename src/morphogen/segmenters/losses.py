@@ -30,28 +30,38 @@ def losses_of(net: nn.Module, image: Tensor, mask: Tensor, seeds: Tensor) -> Map
     return {"cross_entropy": cross_entropy(logits, mask), "dice": soft_dice_loss(logits, mask)}
 
 
-def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, mask: Tensor, where: Tensor | None = None) -> Tensor:
     """Mean over all pixels of -log p(true class).
 
     Args:
-        logits: (B, K, H, W).
-        mask: (B, H, W) int64 class ids.
+        logits: (B, K, *S), S of two or three axes.
+        mask: (B, *S) int64 class ids.
+        where: (B, *S) bool, the pixels that count: the mean of each row is over its own, 0 where it has none. All by
+            default.
     """
-    return F.cross_entropy(logits.float(), mask)
+    if where is None:
+        return F.cross_entropy(logits.float(), mask)
+    each = F.cross_entropy(logits.float(), mask, reduction="none")
+    counted = where.flatten(1).sum(dim=1)
+    return ((each * where).flatten(1).sum(dim=1) / counted.clamp(min=1)).mean()
 
 
-def soft_dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
+def soft_dice_loss(logits: Tensor, mask: Tensor, where: Tensor | None = None) -> Tensor:
     """One minus the soft Dice of Milletari et al. (V-Net, 2016; sums instead of squares), of every foreground class.
 
     ``1 - (2 sum(p g) + 1) / (sum(p) + sum(g) + 1)`` for each image and class, then the mean: an image without the class
     asks for an empty prediction.
 
     Args:
-        logits: (B, K, H, W).
-        mask: (B, H, W) int64 class ids.
+        logits: (B, K, *S), S of two or three axes.
+        mask: (B, *S) int64 class ids.
+        where: (B, *S) bool, the pixels that count; all by default.
     """
-    probabilities = logits.float().softmax(dim=1)[:, 1:]
-    truth = F.one_hot(mask, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probabilities.dtype)
-    both = (probabilities * truth).sum(dim=(2, 3))
-    total = probabilities.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
+    probabilities = logits.float().softmax(dim=1)[:, 1:].flatten(2)
+    truth = F.one_hot(mask.flatten(1), logits.shape[1]).movedim(-1, 1)[:, 1:].to(probabilities.dtype)
+    if where is not None:
+        counted = where.flatten(1)[:, None]
+        probabilities, truth = probabilities * counted, truth * counted
+    both = (probabilities * truth).sum(dim=2)
+    total = probabilities.sum(dim=2) + truth.sum(dim=2)
     return (1 - (2 * both + _SMOOTH) / (total + _SMOOTH)).mean()

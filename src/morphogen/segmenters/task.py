@@ -85,7 +85,7 @@ class SegmenterTask:
         averaged = entry(name).ema_decay if config.ema_decay is None else config.ema_decay
         self.config = replace(config, lr=self.lr, ema_decay=averaged)
         self.architecture = resolve(name, config.architecture)
-        self.classes, self.resolution = _classes([*train, val]), one_resolution([*train, val])
+        self.classes, self.resolution = classes_of([*train, val]), one_resolution([*train, val])
         self.items = [(source, i) for source in train for i in range(len(source))]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "segmenter", name))
@@ -222,7 +222,7 @@ def train_segmenter(
     return out
 
 
-def _classes(sources: Sequence[PairSource]) -> tuple[str, ...]:
+def classes_of(sources: Sequence[PairSource]) -> tuple[str, ...]:
     """The classes of the source that has most of them; all others have the first of these."""
     classes = max((source.dataset.classes for source in sources), key=len)
     for source in sources:

@@ -164,13 +164,15 @@ def parameter_groups(net: nn.Module, config: SupervisedConfig, norm_decay: bool)
     Args:
         net: What lies in a part named ``encoder`` has the encoder's learning rate.
         config: Learning rates and decay.
-        norm_decay: Whether normalisation layers and biases, whose parameters have one axis, decay too.
+        norm_decay: Whether normalisation layers and biases, whose parameters have one axis, decay too. A parameter
+            that says ``no_decay = True`` never does.
     """
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = config.encoder_lr_scale if ".encoder." in f".{name}" else 1.0
-        decay = config.weight_decay if norm_decay or parameter.ndim > 1 else 0.0
+        kept = getattr(parameter, "no_decay", False) or not (norm_decay or parameter.ndim > 1)
+        decay = 0.0 if kept else config.weight_decay
         members.setdefault((scale, decay), []).append(parameter)
     return [Group(parameters, scale, decay) for (scale, decay), parameters in members.items()]

@@ -1,0 +1,45 @@
+"""Cross pseudo-supervision: two networks of one shape and other weights (Chen et al., CVPR 2021, arXiv:2106.01226)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from morphogen.segmenters.diffcl.methods.base import Method, Parts, confident, labelled_losses, pseudo_loss
+from morphogen.training.task import Batch, Phase, Progress
+
+
+class CPS(Method):
+    """Each learns the other's hard labels of the unlabelled patches; the first one predicts."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self.second = parts.student()
+        self.second.apply(_xavier)
+        self.modules["second"] = self.second
+
+    def phases(self) -> Sequence[Phase]:
+        """One phase: pseudo-labels are detached, so that each network follows its own loss."""
+        return [self.phase("cs", nn.ModuleList([self.cs, self.second]), self.loss)]
+
+    def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
+        n = len(batch["image_l"])
+        image = torch.cat([batch["image_l"], batch["image_u"]])
+        first, second = self.cs(image), self.second(image)
+        losses = dict(labelled_losses(first[:n], batch["label"]))
+        losses |= {f"{name}_2": loss for name, loss in labelled_losses(second[:n], batch["label"]).items()}
+        if weight := self.weight(progress):
+            least, dice = self.config.confidence, self.config.pseudo_dice
+            labels = [confident(logits[n:].detach().softmax(dim=1), least) for logits in (first, second)]
+            losses["pseudo"] = weight * pseudo_loss(first[n:], labels[1], dice)
+            losses["pseudo_2"] = weight * pseudo_loss(second[n:], labels[0], dice)
+            losses["log/agreement"] = (labels[0] == labels[1]).float().mean()
+        return losses
+
+
+def _xavier(module: nn.Module) -> None:
+    """Other random weights than the first network's, drawn in another way, too (as SSL4MIS does)."""
+    if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        nn.init.xavier_normal_(module.weight)

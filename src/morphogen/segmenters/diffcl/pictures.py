@@ -1,0 +1,113 @@
+"""The same methods on pictures: any segmenter learns from few annotated and many other images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from morphogen.data.pairs import Pairs
+from morphogen.errors import InputError
+from morphogen.segmenters import build, entry, resolve
+from morphogen.segmenters.any_size import AnySize
+from morphogen.segmenters.diffcl.config import NetConfig, SemiConfig, refuse_patch
+from morphogen.segmenters.diffcl.methods.base import Parts
+from morphogen.segmenters.diffcl.nets import TwoNets
+from morphogen.segmenters.diffcl.streams import Pictures
+from morphogen.segmenters.diffcl.task import SemiTask
+from morphogen.segmenters.diffcl.validation import Validation
+from morphogen.segmenters.diffcl.vnet import MULTIPLE, VNet
+from morphogen.segmenters.predictor import save_segmenter
+from morphogen.segmenters.task import PairSource, classes_of
+from morphogen.training.loop import fit
+from morphogen.training.net_files import to_input
+from morphogen.training.supervised import digest, one_resolution
+
+_CHANNELS = 3
+
+
+def build_picture_net(n_classes: int, config: NetConfig, pretrained: bool = True) -> nn.Module:
+    """The V-Net with high-frequency modules for pictures: (B, 3, H, W) in [-1, 1] -> (B, n_classes, H, W) logits."""
+    return AnySize(VNet(config.shape(2, _CHANNELS, n_classes)), MULTIPLE)
+
+
+def train_pictures(
+    name: str,
+    labelled: Sequence[PairSource],
+    unlabelled: Pairs,
+    validation: PairSource,
+    config: SemiConfig,
+    out: Path,
+) -> Path:
+    """Train a segmenter on pictures; called again, continue where it stopped.
+
+    Args:
+        name: Segmenter that learns (a key of `SEGMENTERS`), its options in ``config.architecture``.
+        labelled: Annotated pairs, joined end to end (real, synthetic, ...).
+        unlabelled: Further images; no mask of theirs is read.
+        validation: Pairs that choose the weights.
+        config: How to train.
+        out: Run folder.
+
+    Returns:
+        `out`, which `load_segmenter` reads: a segmenter like any other of its name.
+
+    Raises:
+        InputError: The sources disagree, there is nothing to learn from, or `out` holds another run.
+        WorkError: The loss is not finite, or the disk is full.
+    """
+    line = entry(name)
+    config = replace(
+        config,
+        lr=line.lr if config.lr is None else config.lr,
+        ema_decay=line.ema_decay if config.ema_decay is None else config.ema_decay,
+        architecture=resolve(name, config.architecture),
+    )
+    sources = [*labelled, validation]
+    classes, resolution = classes_of(sources), one_resolution([*sources, unlabelled])
+    refuse_patch((resolution, resolution))
+    if config.method != "supervised" and not len(unlabelled):
+        raise InputError(f"{unlabelled.dataset.root}: holds no image without a mask for {config.method}; add some")
+    denoiser = replace(replace(config, operator="none").shape(2, _CHANNELS, len(classes)), denoiser=True)
+    parts = Parts(
+        config,
+        len(classes),
+        lambda: build(name, len(classes), config.architecture),
+        lambda: VNet(denoiser),
+        torch.zeros(1, _CHANNELS, resolution, resolution),
+    )
+    geometric = config.augmentation == "geometric"
+    pairs = [validation[i] for i in range(len(validation))]
+    looks = Validation(
+        [to_input(image[None])[0] for image, _ in pairs],
+        [np.asarray(mask) for _, mask in pairs],
+        (resolution, resolution),
+    )
+
+    def save(folder: Path, nets: TwoNets) -> None:
+        notes = {**getattr(nets.cs, "notes", {}), "method": config.method}
+        save_segmenter(folder, nets.cs, name, config.architecture, classes, resolution, notes)
+
+    task = SemiTask(
+        parts,
+        Pictures(labelled, geometric, labelled=True),
+        Pictures([unlabelled], geometric, labelled=False),
+        looks,
+        save,
+    )
+    parts_of_data: dict[str, list[Any]] = {"train": list(labelled), "unlabelled": [unlabelled], "val": [validation]}
+    described: dict[str, Any] = {
+        "method": name,
+        "kind": "segmenter",
+        "segmenter": asdict(config),
+        "classes": list(classes),
+        "resolution": resolution,
+        "data": {part: digest(some, [one.dataset.ids for one in some]) for part, some in parts_of_data.items()},
+    }
+    fit(task, config.loop(), out, described, label=f"training {name} by {config.method}")
+    return out
