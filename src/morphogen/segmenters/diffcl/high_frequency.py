@@ -37,14 +37,14 @@ def fft_high(f: Tensor, cut: float) -> Tensor:
 def haar_high(f: Tensor) -> Tensor:
     """All bands but the lowest of one level of the Haar wavelet transform (Mallat 1989), put together again.
 
-    That is f less the mean of each block of 2 x 2 (x 2). An odd size is extended by its last plane, whose blocks are
-    then half as large.
+    That is f less the mean of each block of 2 x 2 (x 2). An odd size is first extended by its last plane once more.
 
     Args:
         f: (B, C, *S), any sizes.
     """
     x = _wide(f)
-    low = _POOL[x.ndim - 2](x, 2, ceil_mode=True, count_include_pad=False)
+    odd = [end for size in reversed(x.shape[2:]) for end in (0, size % 2)]
+    low = _POOL[x.ndim - 2](F.pad(x, odd, mode="replicate"), 2)
     for axis, size in enumerate(x.shape[2:], start=2):
         low = low.repeat_interleave(2, dim=axis).narrow(axis, 0, size)
     return (x - low).to(f.dtype)
