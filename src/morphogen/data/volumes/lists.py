@@ -45,6 +45,21 @@ class Line:
         return f"line {self.number} names {self.id!r}"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What the lists of a folder say.
+
+    Attributes:
+        lines: Of train, val and test, as far as there are such lists.
+        labelled: The lines of the list of the labelled by id; empty without one.
+        unlabelled: Training ids whose labels are not to be used.
+    """
+
+    lines: Mapping[str, list[Line]]
+    labelled: Mapping[str, Line]
+    unlabelled: set[str]
+
+
 def list_files(folder: Path) -> dict[str, Path]:
     """The lists in a folder by part; empty where none of them makes a training part."""
     found = {}
@@ -77,32 +92,28 @@ def read_list(path: Path) -> list[Line]:
     return list(lines.values())
 
 
-def read_parts(files: Mapping[str, Path]) -> tuple[dict[str, list[Line]], set[str] | None]:
-    """The lines of train, val and test, and the ids that lists say are labelled.
+def read_parts(files: Mapping[str, Path]) -> Parts:
+    """The lines of train, val and test, and what lists say of labels.
 
     The training part is the list train in its order; without one, the labelled and then the unlabelled.
 
     Args:
         files: As of `list_files`.
 
-    Returns:
-        Lines by part, and the labelled training ids: None where no list speaks of labels.
-
     Raises:
         InputError: A list is empty; an id is in two lists; one of a labelled list is not in the training part.
     """
     read = {part: read_list(path) for part, path in files.items()}
-    labelled, unlabelled = read.pop("labelled", None), read.pop("unlabelled", None)
-    _refuse_overlap([labelled or [], unlabelled or []])
-    training = {line.id for line in read.setdefault("train", [*(labelled or []), *(unlabelled or [])])}
-    for line in (*(labelled or []), *(unlabelled or [])):
+    labelled, unlabelled = read.pop("labelled", []), read.pop("unlabelled", [])
+    _refuse_overlap([labelled, unlabelled])
+    training = {line.id for line in read.setdefault("train", [*labelled, *unlabelled])}
+    for line in (*labelled, *unlabelled):
         if line.id not in training:
             raise FaultError(line.file, f"{line.where}, which is not in {files['train'].name}", "add it there")
     parts: dict[str, list[Line]] = dict(sorted(read.items(), key=_by_use))
     _refuse_overlap(list(parts.values()))
-    if labelled is not None:
-        return parts, {line.id for line in labelled}
-    return parts, None if unlabelled is None else training - {line.id for line in unlabelled}
+    wanted = {line.id: line for line in labelled}
+    return Parts(parts, wanted, training - set(wanted) if wanted else {line.id for line in unlabelled})
 
 
 def _by_use(part: tuple[str, list[Line]]) -> int:

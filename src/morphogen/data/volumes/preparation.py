@@ -182,12 +182,18 @@ def _resized(values: NDArray[np.float32], size: Sequence[int], smooth: bool = Fa
 
 
 def _resized_label(label: NDArray[np.uint8], size: Sequence[int]) -> NDArray[np.uint8]:
-    """(X, Y, Z) to `size`: the class of the largest interpolated indicator, of equal ones the lowest."""
+    """(X, Y, Z) to `size`: the class of the largest interpolated indicator.
+
+    Of equal ones it is that of the nearest voxel: halving a volume meets many ties, and were they background, every
+    structure would shrink.
+    """
     if tuple(size) == label.shape:
         return label
+    places = [((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(label.shape, size, strict=True)]
+    nearest = label[np.ix_(*places)]
     made, best = np.zeros(tuple(size), dtype=np.uint8), np.zeros(tuple(size), dtype=np.float32)
     for index in np.unique(label):
         indicator = _resized((label == index)[None].astype(np.float32), size)[0]
-        larger = indicator > best
-        made[larger], best[larger] = index, indicator[larger]
+        better = (indicator > best) | ((indicator == best) & (nearest == index))
+        made[better], best[better] = index, indicator[better]
     return made

@@ -138,19 +138,17 @@ def read_volumes(
 
 
 def _listed(root: Path, folder: Path, preset: VolumePreset | None) -> list[Record]:
-    parts, labelled = read_parts(list_files(folder))
+    parts = read_parts(list_files(folder))
     patterns = preset.patterns if preset else IMAGES
     records = []
-    for part, lines in parts.items():
+    for part, lines in parts.lines.items():
         for line in lines:
             record = replace(_record(root, line, patterns, preset), split=part)
-            if part == "train" and labelled is not None:
-                if line.id not in labelled:
-                    record = replace(record, mask=None)
-                elif record.mask is None:
-                    fault = f"{line.where} as labelled, but there is no label for {record.image}"
-                    raise FaultError(line.file, fault, "add it, or name the volume in the unlabelled list")
-            records.append(record)
+            if line.id in parts.labelled and record.mask is None:
+                told = parts.labelled[line.id]
+                fault = f"{told.where} as labelled, but there is no label for {record.image}"
+                raise FaultError(told.file, fault, "add it, or name the volume in the unlabelled list")
+            records.append(replace(record, mask=None) if line.id in parts.unlabelled else record)
     return records
 
 
