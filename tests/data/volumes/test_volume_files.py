@@ -12,7 +12,8 @@ import pytest
 
 from data.volumes.small_volumes import SHAPE, blob, grey, put_h5, put_nifti
 from morphogen.data.records import Dataset, Record
-from morphogen.data.volumes.files import read_label, read_volume, refuse_unreadable_volumes
+from morphogen.data.volumes.check import refuse_unreadable_volumes
+from morphogen.data.volumes.files import read_label, read_volume
 from morphogen.errors import InputError
 
 RULE = {0: 0, 1: 1}

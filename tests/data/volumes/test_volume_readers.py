@@ -12,7 +12,8 @@ from PIL import Image
 
 from data.volumes.small_volumes import blob, grey, listed, put_h5, put_list, put_nifti
 from morphogen.data.records import Dataset
-from morphogen.data.volumes.files import read_label, read_volume, refuse_unreadable_volumes
+from morphogen.data.volumes.check import refuse_unreadable_volumes
+from morphogen.data.volumes.files import read_label, read_volume
 from morphogen.data.volumes.patches import Augmentation
 from morphogen.data.volumes.presets import PRESETS, find_preset
 from morphogen.data.volumes.readers import find_volume_layout, holds_volumes, read_volumes

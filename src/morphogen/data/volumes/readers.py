@@ -10,7 +10,7 @@ Files are NIfTI (.nii, .nii.gz) or HDF5 (.h5, .hdf5: arrays named image and labe
 lie is said by the preset, else by `IMAGES`, its label by `LABELS`. A volume without a label is unlabelled, not faulty.
 Beside any layout: records.csv and classes.txt, as in `data.readers`.
 
-Headers alone are read here, and label values where no rule is known; `files.refuse_unreadable_volumes` decodes all.
+Headers alone are read here, and label values where no rule is known; `check.refuse_unreadable_volumes` decodes all.
 """
 
 from __future__ import annotations
