@@ -22,6 +22,7 @@ from morphogen.launched import place, tells_of_failure
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("morphogen.cli.demo:Demo", "the whole job on embedded data, a few minutes on a CPU"),
     "study": ("morphogen.cli.study:Study", "train with and without synthetic pairs, and say whether they help"),
+    "compare": ("morphogen.cli.compare:Compare", "compare ways to learn from few labelled and many unlabelled volumes"),
     "data check": ("morphogen.cli.data:Check", "fingerprint of a dataset and every fault in it"),
     "data split": ("morphogen.cli.data:Split", "divide a dataset by subject, or by groups of near-duplicates"),
     "data convert": ("morphogen.cli.data:Convert", "write a dataset in another layout"),

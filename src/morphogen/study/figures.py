@@ -100,7 +100,7 @@ def curve(groups: Sequence[Group]) -> str | None:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _uri(buffer.getvalue(), "svg+xml")
+    return data_uri(buffer.getvalue(), "svg+xml")
 
 
 def confusions(group: Group) -> str | None:
@@ -133,7 +133,7 @@ def confusions(group: Group) -> str | None:
             axes.set_yticks(range(len(classes)), classes if (number - 1) % across == 0 else [""] * len(classes))
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _uri(buffer.getvalue(), "svg+xml")
+    return data_uri(buffer.getvalue(), "svg+xml")
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> str:
     picture[find_boundaries(large, mode="thick")] = CONTOUR
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return _uri(buffer.getvalue(), "png")
+    return data_uri(buffer.getvalue(), "png")
 
 
 def closest(out: Path, audit: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -255,8 +255,8 @@ def closest(out: Path, audit: Mapping[str, Any]) -> tuple[str, str] | None:
     rates = {name: float(found["memorisation"]["rate"]) for name, found in audit.items() if found.get("memorisation")}
     label = max(rates, key=rates.__getitem__, default=None)
     picture = out / "images" / f"{label}-closest.png"
-    return (label, _uri(picture.read_bytes(), "png")) if label is not None and picture.exists() else None
+    return (label, data_uri(picture.read_bytes(), "png")) if label is not None and picture.exists() else None
 
 
-def _uri(data: bytes, kind: str) -> str:
+def data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,63 @@
+"""The rows of a comparison: methods, perhaps with options of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from morphogen.data.volumes.presets import PRESETS, VolumePreset
+from morphogen.errors import InputError
+from morphogen.segmenters.diffcl.config import SemiConfig
+from morphogen.segmenters.diffcl.methods import METHODS
+from morphogen.segmenters.diffcl.words import Words, read_words
+from morphogen.study.few.recipe import CompareConfig
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train.
+
+    Attributes:
+        name: As in ``--rows``.
+        words: What it is made of.
+        config: How it trains, but for the seed.
+        everything: All training volumes are labelled (``labelled=all``).
+    """
+
+    name: str
+    words: Words
+    config: SemiConfig
+    everything: bool
+
+
+def row_of(recipe: CompareConfig, name: str) -> Row:
+    """The row of that name.
+
+    Raises:
+        InputError: No such method, or a wrong option.
+    """
+    method, *options = name.split("+")
+    if method not in METHODS:
+        raise InputError(f"--rows {name}: {method} is no method; choose from {', '.join(METHODS)}")
+    if "/" in name:
+        raise InputError(f"--rows {name}: holds a /, and rows are names of files; write it without")
+    everything = "labelled=all" in options
+    said = [option for option in options if option != "labelled=all"]
+    if any(option.startswith("labelled=") for option in said):
+        raise InputError(f"--rows {name}: write labelled=all, or --labelled for all rows")
+    words = read_words("+".join(filter(None, [recipe.preset, *said])), "--rows")
+    if words.network is not None or words.labelled is not None:
+        raise InputError(f"--preset {recipe.preset}: a comparison takes neither network= nor labelled=; leave them out")
+    semi = dict(words.semi)
+    if semi.pop("method", method) != method:
+        raise InputError(f"--preset {recipe.preset}: the method is the row's; leave method= out")
+    shared = {
+        "max_train_steps": recipe.max_train_steps,
+        "train_batch_size": recipe.train_batch_size,
+        "validation_steps": recipe.validation_steps,
+    }
+    return Row(name, words, SemiConfig(method=method, **{**shared, **semi}), everything)  # type: ignore[arg-type]
+
+
+def layout_of(recipe: CompareConfig) -> VolumePreset | None:
+    """The benchmark whose layout the data is in, where one is named."""
+    return PRESETS.get(read_words(recipe.preset).layout or "")
