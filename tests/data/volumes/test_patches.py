@@ -99,7 +99,7 @@ def test_none_leaves_all_as_it_is() -> None:
     assert np.array_equal(image[0], grey())
     assert label is not None
     assert np.array_equal(label, blob())
-    with pytest.raises(InputError, match="--augmentation: 'mirror' is none of none, turns, strong"):
+    with pytest.raises(InputError, match="augmentation mirror: choose one of none, turns, strong"):
         augment(image, label, "mirror", rng())
 
 

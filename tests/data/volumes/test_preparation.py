@@ -177,17 +177,17 @@ def test_turned_and_resampled_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"spacing": (1.0, 1.0)}, "--spacing"),
-        ({"spacing": (1.0, 0.0, 1.0)}, "--spacing"),
-        ({"spacing": (1.0, float("nan"), 1.0)}, "--spacing"),
-        ({"window": (5.0, 5.0)}, "--window"),
-        ({"percentiles": (-1.0, 99.0)}, "--percentiles"),
-        ({"percentiles": (99.0, 1.0)}, "--percentiles"),
-        ({"normalise": "rank"}, "--normalise"),
+        ({"spacing": (1.0, 1.0)}, "spacing"),
+        ({"spacing": (1.0, 0.0, 1.0)}, "spacing"),
+        ({"spacing": (1.0, float("nan"), 1.0)}, "spacing"),
+        ({"window": (5.0, 5.0)}, "window"),
+        ({"percentiles": (-1.0, 99.0)}, "percentiles"),
+        ({"percentiles": (99.0, 1.0)}, "percentiles"),
+        ({"normalise": "rank"}, "normalise"),
     ],
 )
 def test_options_out_of_range(options: dict[str, object], named: str) -> None:
-    with pytest.raises(InputError, match=named):
+    with pytest.raises(InputError, match=f"^{named} .*: "):
         Preparation(**options)  # type: ignore[arg-type]
 
 

@@ -100,7 +100,7 @@ def test_pancreas_b_has_lists_of_the_labelled_and_the_others(tmp_path: Path) -> 
         data = read_volumes(tmp_path, preset)
         assert (data.ids, labelled(data)) == (("0001", "0002", "0003", "0064"), ["0001", "0002", "0064"])
         assert labelled(read_volumes(tmp_path, preset, labelled=1)) == ["0001", "0064"]
-        assert "has 2 labelled training volumes, --labelled asks for 3" in refused(tmp_path, preset=preset, labelled=3)
+        assert "has 2 labelled training volumes, not 3" in refused(tmp_path, preset=preset, labelled=3)
 
 
 def test_acdc_puts_slices_last_and_knows_patients(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_presets_are_sound() -> None:
         assert all(0 < s <= n for s, n in zip(preset.stride, preset.patch, strict=True))
         assert preset.augmentation in Augmentation.__args__  # type: ignore[attr-defined]
         assert preset.augmentation == ("none" if name.startswith("pancreas") else "turns")
-    with pytest.raises(InputError, match="--preset: 'la2019' is none of la2018, brats2019"):
+    with pytest.raises(InputError, match="preset la2019: there is no such benchmark; choose one of la2018, brats2019"):
         find_preset("la2019")
 
 
@@ -319,8 +319,8 @@ def test_faults_are_one_line_with_file_and_remedy(tmp_path: Path, spoil: Callabl
 
 def test_how_many_are_labelled(tmp_path: Path) -> None:
     root = listed(tmp_path)
-    assert "has 3 labelled training volumes, --labelled asks for 4; ask for fewer" in refused(root, labelled=4)
-    assert refused(root, labelled=0) == "--labelled: 0 volumes teach nothing; give 1 or more"
+    assert "has 3 labelled training volumes, not 4; ask for fewer" in refused(root, labelled=4)
+    assert refused(root, labelled=0) == "labelled 0: teaches nothing; give 1 or more"
     assert "--mask-values: the label ids 0, 2 are not 0 to K-1" in refused(root, mask_values={0: 0, 1: 2})
 
 
@@ -331,7 +331,7 @@ def test_preset_names_its_files(tmp_path: Path) -> None:
         f"{root}/train.list: line 1 names 'c', but {root} holds none of Pancreas_h5/c_norm.h5, c_norm.h5; "
         "add the file or remove the line"
     )
-    assert "--preset: 'heart' is none of la2018" in refused(root, preset="heart")
+    assert "preset heart: there is no such benchmark; choose one of la2018" in refused(root, preset="heart")
 
 
 def test_folders_that_are_no_such_layout(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def augment(
         InputError: There is no such kind.
     """
     if kind not in get_args(Augmentation):
-        raise InputError(f"--augmentation: {kind!r} is none of {', '.join(get_args(Augmentation))}")
+        raise InputError(f"augmentation {kind}: choose one of {', '.join(get_args(Augmentation))}")
     if kind == "none":
         return image, label
     square = image.shape[1] == image.shape[2]

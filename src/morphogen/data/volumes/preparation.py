@@ -55,15 +55,15 @@ class Preparation:
             if isinstance(getattr(self, name), list):  # as JSON brings them back
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.spacing is not None and not (len(self.spacing) == 3 and all(0 < s < np.inf for s in self.spacing)):
-            raise InputError(f"--spacing: {self.spacing} is no voxel size; give three numbers above 0, in mm")
+            raise InputError(f"spacing {self.spacing}: is no voxel size; give three numbers above 0, in mm")
         ends = self.window
         if ends is not None and not (len(ends) == 2 and -np.inf < ends[0] < ends[1] < np.inf):
-            raise InputError(f"--window: {ends} is no window; give its lower and its upper end")
+            raise InputError(f"window {ends}: is no window; give its lower and its upper end")
         ends = self.percentiles
         if ends is not None and not (len(ends) == 2 and 0 <= ends[0] < ends[1] <= 100):
-            raise InputError(f"--percentiles: {ends} are no two percentiles; give two in 0 to 100, e.g. 0.5 99.5")
+            raise InputError(f"percentiles {ends}: are no two percentiles; give two in 0 to 100, e.g. 0.5 99.5")
         if self.normalise not in get_args(Normalise):
-            raise InputError(f"--normalise: {self.normalise!r} is none of {', '.join(get_args(Normalise))}")
+            raise InputError(f"normalise {self.normalise}: choose one of {', '.join(get_args(Normalise))}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ class VolumePreset:
     """One benchmark.
 
     Attributes:
-        name: As in ``--preset``.
+        name: Key in `PRESETS`.
         source: Where files and lists come from.
         patterns: Where the file of an id may lie in the folder; the first that is there is taken.
         classes: Class names by label id, background first.
@@ -140,5 +140,5 @@ def find_preset(name: str) -> VolumePreset:
         InputError: There is none.
     """
     if name not in PRESETS:
-        raise InputError(f"--preset: {name!r} is none of {', '.join(PRESETS)}; choose one of them")
+        raise InputError(f"preset {name}: there is no such benchmark; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

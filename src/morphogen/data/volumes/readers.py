@@ -237,11 +237,11 @@ def _image_folder(root: Path) -> Path:
 def _hide_labels(root: Path, records: list[Record], labelled: int) -> list[Record]:
     """The records, of whose training part only the first `labelled` labels are left."""
     if labelled < 1:
-        raise InputError(f"--labelled: {labelled} volumes teach nothing; give 1 or more")
+        raise InputError(f"labelled {labelled}: teaches nothing; give 1 or more")
     training = [record.id for record in records if record.split == "train" and record.mask is not None]
     if labelled > len(training):
         plural = "s" if len(training) != 1 else ""
-        fault = f"has {len(training)} labelled training volume{plural}, --labelled asks for {labelled}"
+        fault = f"has {len(training)} labelled training volume{plural}, not {labelled}"
         raise InputError(f"{root}: {fault}; ask for fewer, or label more")
     hidden = set(training[labelled:])
     return [replace(record, mask=None) if record.id in hidden else record for record in records]
