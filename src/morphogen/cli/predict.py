@@ -6,10 +6,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from morphogen.cli.prediction_files import claim, eight_bits, finished, nifti, refuse_maps
 from morphogen.cli.verb import Verb
 from morphogen.errors import InputError
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from morphogen.data.records import Record
     from morphogen.segmenters.predictor import Predictor
 
-_MANIFEST = "predictions.json"
 _UNCERTAINTY = "uncertainty"
 _SCALES = {"std": 0.5, "entropy": 1.0}
 """Maps of uncertainty, and the value that is written as 255."""
+_IMAGES_AT_ONCE = 32
+_OF_PICTURES = ("ensemble", "uncertainty")
+_OF_VOLUMES = ("network", "overlap", "largest_component", "preset", "part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,30 +34,46 @@ class Predict(Verb):
     """Segment images: one PNG per image, at its native size (0/255 for two classes, label ids for more). Or classify
     them: one file predictions.csv with the probability of every class.
 
-    A volume is segmented slice by slice and becomes one NIfTI file of label ids, with its affine. The same command
-    again leaves finished masks as they are and makes the missing ones.
+    A segmenter of volumes makes one NIfTI file of label ids per volume, on the grid of its file. A volume that a
+    segmenter of images is given is segmented slice by slice and becomes one NIfTI file of label ids, with its affine.
+    The same command again leaves finished masks as they are and makes the missing ones.
     """
 
     run_folder: tyro.conf.Positional[Path]
     """Run folder of a segmenter or a classifier (of `train`, or one in a study's runs/)."""
     images: tyro.conf.Positional[Path]
-    """Folder of images in any layout (masks in it are ignored), or one image file."""
+    """Folder of images or volumes in any layout (masks in it are ignored), or one image or volume file."""
     out: Path
     """Folder to write; new, or of an earlier call with the same run."""
-    batch_size: int = 32
-    """Images that pass the network together."""
+    batch_size: int | None = None
+    """Images that pass the network together, or windows of a volume; 32 images or 4 windows where left out."""
     steps: int | None = None
-    """Segmenter latent: steps of its denoiser (1: the direct estimate; more: DDIM); as trained where left out."""
+    """Segmenter latent, and the diffusion network of volumes: steps of the denoiser (1: the direct estimate; more:
+    DDIM); as trained where left out."""
     ensemble: int | None = None
     """Segmenter latent: start noises whose probabilities are averaged."""
     seed: int | None = None
-    """Segmenter latent: seed of the start noise, which is the same for every image."""
+    """Segmenter latent, and the diffusion network of volumes: seed of the start noise, which is the same for every
+    image."""
     uncertainty: bool = False
     """Segmenter latent, with --ensemble: write 8-bit maps too, in uncertainty/std (255 = a standard deviation of 0.5
     between the members) and uncertainty/entropy (255 = all classes alike)."""
     probabilities: bool = False
     """Write 8-bit grey maps of the foreground's probability (255 = 1) instead of labels, for `eval masks
     --probabilities`; two classes only."""
+    network: Literal["cs", "ds", "mean"] | None = None
+    """Volumes: the convolutional network (cs), the diffusion network (ds), or the mean of their probabilities; the one
+    that chose the weights where left out."""
+    overlap: float | None = None
+    """Volumes: part of a window's side that its neighbour shares, 0 to below 1; 0.5 where left out."""
+    largest_component: bool = False
+    """Volumes: keep the largest connected part of every class."""
+    preset: str | None = None
+    """Volumes: the benchmark whose files they are (la2018, say), which says where they lie and how their axes run."""
+    part: Literal["train", "val", "test"] | None = None
+    """Volumes: the part to segment, where lists name parts; all where left out."""
+    device: str | None = None
+    """Where the network works: cpu, cuda, mps; a GPU where there is one."""
 
     def run(self) -> dict[str, Any]:
         """Write the masks.
@@ -63,22 +82,47 @@ class Predict(Verb):
             InputError: No segmenter or classifier, no images, a folder that holds something else, probabilities of more
                 than two classes, or settings that the run's method does not have.
         """
-        import torch
-
+        from morphogen.cli.devices import usable_device
         from morphogen.training.net_files import kind_of
 
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise InputError(f"--batch-size {self.batch_size}: is not positive; give at least 1")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return self._classify(device) if kind_of(self.run_folder) == "classifier" else self._segment(device)
+        device, kind = usable_device(self.device), kind_of(self.run_folder)
+        if kind == "volume_segmenter":
+            self._refuse(_OF_PICTURES, "segmenters of images", "segments volumes")
+            return self._volumes(device)
+        self._refuse(_OF_VOLUMES, "segmenters of volumes", "is none")
+        return self._classify(device) if kind == "classifier" else self._segment(device)
+
+    def _refuse(self, options: Sequence[str], of: str, what: str) -> None:
+        """Refuse options that are stated and have no meaning."""
+        for name in options:
+            value = getattr(self, name)
+            if value is not None and value is not False:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag}: is of {of}, and {self.run_folder} {what}; leave it out")
+
+    def _volumes(self, device: str) -> dict[str, Any]:
+        from morphogen.cli.predict_volumes import predict_volumes, volume_records
+        from morphogen.segmenters.diffcl.volume_predictor import VolumeSettings
+
+        stated: dict[str, Any] = {
+            **{name: getattr(self, name) for name in ("network", "steps", "seed", "overlap", "largest_component")},
+            "windows": self.batch_size,
+        }
+        settings = VolumeSettings(**{name: value for name, value in stated.items() if value is not None})
+        records = volume_records(self.images, self.preset, self.part)
+        return predict_volumes(self.run_folder, records, self.out, settings, self.probabilities, device)
+
+    @property
+    def _at_once(self) -> int:
+        return self.batch_size or _IMAGES_AT_ONCE
 
     def _classify(self, device: str) -> dict[str, Any]:
         from morphogen.cli.predict_classes import predict_classes
 
-        for name in ("steps", "ensemble", "seed", "uncertainty", "probabilities"):
-            if getattr(self, name) not in (None, False):
-                raise InputError(f"--{name}: is of segmenters, and {self.run_folder} is a classifier; leave it out")
-        return predict_classes(self.run_folder, _records(self.images), self.out, self.batch_size, device)
+        self._refuse(("steps", "seed", "probabilities", *_OF_PICTURES), "segmenters", "is a classifier")
+        return predict_classes(self.run_folder, _records(self.images), self.out, self._at_once, device)
 
     def _segment(self, device: str) -> dict[str, Any]:
         from morphogen.data.pairs import say_holes
@@ -86,9 +130,8 @@ class Predict(Verb):
         from morphogen.segmenters.predictor import Sampling, load_segmenter
 
         predictor = load_segmenter(self.run_folder, device)
-        if self.probabilities and len(predictor.classes) != 2:
-            fault = f"{self.run_folder}: tells {len(predictor.classes)} classes apart"
-            raise InputError(f"{fault}; --probabilities writes the one foreground of two, so leave it out")
+        if self.probabilities:
+            refuse_maps(self.run_folder, predictor.classes)
         predictor.with_sampling(Sampling(self.steps, self.ensemble, self.seed))
         if self.uncertainty:
             self._check_ensemble(predictor)
@@ -96,9 +139,9 @@ class Predict(Verb):
         self._claim(predictor)
         say_holes(records)
         targets = _targets(records)
-        missing = {name: some for name, some in targets.items() if not all(map(_finished, self._files(name)))}
+        missing = {name: some for name, some in targets.items() if not all(map(finished, self._files(name)))}
         with Stage("predicting", len(targets), start=len(targets) - len(missing)) as stage:
-            for part in _chunks(missing, self.batch_size):
+            for part in _chunks(missing, self._at_once):
                 self._predict(predictor, part)
                 stage.advance(len(part))
         kind = "probability maps" if self.probabilities else "masks"
@@ -128,32 +171,9 @@ class Predict(Verb):
 
     def _claim(self, predictor: Predictor) -> None:
         """Make `out` the folder of this segmenter's predictions of this kind, or refuse to mix two."""
-        import json
-
-        from morphogen.files import write_json
-
-        path = self.out / _MANIFEST
-        try:
-            if path.exists():
-                note = json.loads(path.read_text())
-                if note["hash"] != predictor.hash:
-                    raise InputError(f"{self.out}: holds the predictions of another segmenter; name another --out")
-                if note.get("probabilities", False) != self.probabilities:
-                    held = "labels" if self.probabilities else "probability maps"
-                    raise InputError(f"{self.out}: holds {held} of this segmenter; name another --out")
-                if note.get("sampling", {}) != predictor.sampling.given:
-                    raise InputError(f"{self.out}: holds predictions with other settings; name another --out")
-                return
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: is not the note of an earlier call; name another --out") from error
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise InputError(f"{self.out}: holds other files; name a new or empty --out folder")
-        self.out.mkdir(parents=True, exist_ok=True)
-        values = _grey_levels(len(predictor.classes))
-        rule = dict(zip(predictor.classes, values, strict=True))
+        rule = dict(zip(predictor.classes, _grey_levels(len(predictor.classes)), strict=True))
         meaning = {"probabilities": True} if self.probabilities else {"grey_level_of_class": rule}
-        said = {"sampling": predictor.sampling.given} if predictor.sampling.given else {}
-        write_json(path, {"hash": predictor.hash, **meaning, **said})
+        claim(self.out, predictor.hash, predictor.sampling.given, meaning)
 
     def _predict(self, predictor: Predictor, targets: Mapping[str, Sequence[Record]]) -> None:
         import numpy as np
@@ -169,7 +189,7 @@ class Predict(Verb):
             for path, found in zip(files, zip(*(next(made) for _ in records), strict=True), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if plane is not None:
-                    data = _nifti(np.stack(found, axis=plane[0]).astype(np.uint8), records[0].image)
+                    data = nifti(np.stack(found, axis=plane[0]).astype(np.uint8), records[0].image)
                 else:
                     grey = self.probabilities or path is not files[0]
                     data = _png(found[0] if grey else _levels(found[0], len(predictor.classes)))
@@ -178,14 +198,14 @@ class Predict(Verb):
     def _maps(self, predictor: Predictor, pictures: list[NDArray[np.uint8]]) -> list[list[NDArray[Any]]]:
         """For each file of `_files`: what it shows of every picture."""
         if self.uncertainty:
-            found = predictor.uncertainty(pictures, self.batch_size)
+            found = predictor.uncertainty(pictures, self._at_once)
             probabilities = [p for p, _, _ in found]
-            maps = [[_bytes(m[i], scale) for m in found] for i, scale in enumerate(_SCALES.values(), start=1)]
+            maps = [[eight_bits(m[i], scale) for m in found] for i, scale in enumerate(_SCALES.values(), start=1)]
         elif self.probabilities:
-            probabilities, maps = predictor.probabilities(pictures, self.batch_size), []
+            probabilities, maps = predictor.probabilities(pictures, self._at_once), []
         else:
-            return [list(predictor(pictures, self.batch_size))]
-        first = [_bytes(p[1], 1.0) if self.probabilities else p.argmax(axis=0) for p in probabilities]
+            return [list(predictor(pictures, self._at_once))]
+        first = [eight_bits(p[1]) if self.probabilities else p.argmax(axis=0) for p in probabilities]
         return [first, *maps]
 
 
@@ -212,18 +232,6 @@ def _records(images: Path) -> list[Record]:
     return [Record(stem(images), images)]
 
 
-def _finished(path: Path) -> bool:
-    """Whether an earlier call wrote this mask; it was renamed into place whole, so decoding it is proof enough."""
-    from morphogen.data.images import is_volume
-    from morphogen.data.masks import label_volume, raw_mask
-
-    try:
-        (label_volume if is_volume(path) else raw_mask)(path)
-    except InputError:
-        return False
-    return True
-
-
 def _grey_levels(n_classes: int) -> Sequence[int]:
     return (0, 255) if n_classes == 2 else range(n_classes)
 
@@ -234,32 +242,12 @@ def _levels(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.uint8]:
     return np.array(_grey_levels(n_classes), dtype=np.uint8)[labels]
 
 
-def _bytes(values: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
-    """(H, W) in [0, scale] -> the same in 0 to 255."""
-    import numpy as np
-
-    return np.round(255 * (values / scale).clip(0, 1)).astype(np.uint8)
-
-
 def _png(levels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _nifti(labels: NDArray[np.uint8], like: Path) -> bytes:
-    """(X, Y, Z) in the place of the volume `like`, compressed."""
-    import gzip
-
-    import nibabel
-
-    source: Any = nibabel.load(like)
-    made: Any = nibabel.Nifti1Image  # nibabel's classes carry no types
-    image = made(labels, source.affine)
-    image.header.set_xyzt_units(*source.header.get_xyzt_units())
-    return gzip.compress(image.to_bytes(), mtime=0)
 
 
 def _chunks(targets: Mapping[str, list[Record]], size: int) -> Iterator[dict[str, list[Record]]]:

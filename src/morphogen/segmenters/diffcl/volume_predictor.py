@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from morphogen.data.records import Record
-from morphogen.data.volumes.files import Volume, read_volume
+from morphogen.data.volumes.files import Volume, read_volume, shape_of
 from morphogen.data.volumes.patches import pad, unpad
 from morphogen.data.volumes.preparation import Preparation, prepare
 from morphogen.errors import InputError
@@ -164,12 +164,7 @@ class VolumePredictor(StoredNet):
             InputError: A file is unreadable, or has other channels than the volumes that were trained on.
         """
         volume = read_volume(case) if isinstance(case, Record) else case
-        held = len(volume.image)
-        if held != self.channels:
-            name = f"{case.image}: " if isinstance(case, Record) else "the volume "
-            plural = "s" if held > 1 else ""
-            fault = f"{name}has {held} channel{plural}, {self.folder} was trained on {self.channels}"
-            raise InputError(f"{fault}; give the channels that it was trained on")
+        self._refuse_channels(f"{case.image}:" if isinstance(case, Record) else "the volume", len(volume.image))
         prepared = prepare(volume, None, self.preparation)
         image, _, margins = pad(prepared.image, None, self.patch)
         on_grid = unpad(self._of_windows(image), margins)
@@ -178,6 +173,21 @@ class VolumePredictor(StoredNet):
             back = np.argsort(case.axes)
             return np.ascontiguousarray(found.transpose(0, *(1 + back)))
         return found
+
+    def refuse(self, record: Record) -> None:
+        """Refuse a record whose files cannot be segmented (headers only).
+
+        Raises:
+            InputError: No readable 3D volume, or other channels than those that were trained on.
+        """
+        self._refuse_channels(f"{record.image}:", 1 + len(record.channels))
+        for file in (record.image, *record.channels):
+            shape_of(file)
+
+    def _refuse_channels(self, name: str, held: int) -> None:
+        if held != self.channels:
+            fault = f"{name} has {held} channel{'s' if held > 1 else ''}, {self.folder} was trained on {self.channels}"
+            raise InputError(f"{fault}; give the channels that it was trained on")
 
     def _of_windows(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """(C, x, y, z) -> (K, x, y, z), both prepared and no smaller than a window."""
