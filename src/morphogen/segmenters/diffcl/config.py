@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -138,14 +139,25 @@ class SemiConfig(SupervisedConfig, NetConfig):
         return _MU[self.method] if self.mu is None else self.mu
 
 
-def refuse_patch(patch: tuple[int, ...]) -> None:
-    """Refuse a patch that the V-Net cannot halve four times.
+def refuse_patch(patch: tuple[int, ...], config: SemiConfig | None = None) -> None:
+    """Refuse a patch that the V-Net cannot halve four times, or of whose coarsest level it cannot take statistics.
+
+    Args:
+        patch: Its sides.
+        config: How it is trained; None where that is not known yet.
 
     Raises:
-        InputError: A side is no multiple of 16.
+        InputError: A side is no multiple of 16, or there is one value a channel.
     """
+    said = "x".join(map(str, patch))
     for side in patch:
         if side < MULTIPLE or side % MULTIPLE:
-            said = "x".join(map(str, patch))
             near = max(1, round(side / MULTIPLE)) * MULTIPLE
             raise InputError(f"patch {said}: sides must be multiples of {MULTIPLE}; write {near} for {side}")
+    if config is None:
+        return
+    cells = math.prod(side // MULTIPLE for side in patch)
+    rows = 1 if config.norm == "instance" else config.train_batch_size // config.gradient_accumulation_steps
+    if cells * rows < 2:
+        remedy = "take a larger patch" if config.norm == "instance" else "take a larger patch, or 2 rows at least"
+        raise InputError(f"patch {said}: leaves one value to normalise at the coarsest level; {remedy}")

@@ -94,6 +94,7 @@ def train_volumes(few: Few, config: SemiConfig, patches: PatchConfig, out: Path)
     """
     dataset = few.labelled.dataset
     config = replace(config, lr=1e-3 if config.lr is None else config.lr, ema_decay=config.ema_decay or 0.0)
+    refuse_patch(patches.patch, config)
     if config.method != "supervised" and not len(few.unlabelled):
         raise InputError(
             f"{dataset.root}: holds no unlabelled volume for {config.method}; state labelled=, or method=supervised"
