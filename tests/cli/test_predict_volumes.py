@@ -1,4 +1,4 @@
-"""``morphogen predict`` with a segmenter of volumes, and ``eval masks --volumes`` after it, in process."""
+"""``morphogen predict`` with a segmenter of volumes, in process."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -34,6 +34,14 @@ MAPS = (
     "over images; s_measure (Fan 2017), weighted_f (Margolin 2014) and mae of the stretched map. Map and reference "
     "both empty: overlaps 1. {interval}"
 )
+VOLUMES = (
+    "float64, on the grid of the reference; a volume scores the mean over its foreground classes, each against the "
+    "rest; per_volume has every class of every volume. {definitions}. Published tables of semi-supervised segmentation "
+    "have dice, iou, hd95_pooled and asd in voxels (MedPy's). Pooled: over the voxels of all volumes together, then "
+    "the mean over classes. Surface = foreground with a background 6-neighbour, outside the volume is background. "
+    "Distances in {unit}. Both masks empty: overlaps 1, distances 0; one empty: 0, distances the diagonal. "
+    "ci95: percentile bootstrap over volumes, taken as independent."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +49,13 @@ class Masks(Verb):
     """Compare predicted masks with reference masks of the same name, per image, per class and pooled.
 
     Overlaps (Dice, IoU), surface distances (HD, HD95, ASD, ASSD, surface Dice), S-measure, E-measure, weighted F and
-    MAE, each with its definition in the result.
+    MAE, each with its definition in the result. Volumes are compared whole, never slice by slice.
     """
 
     pred: tyro.conf.Positional[Path]
     """Folder with the predicted masks, directly or in masks/."""
     ref: tyro.conf.Positional[Path]
-    """Folder with the reference masks, directly or in masks/."""
+    """Folder with the reference masks, directly or in masks/; with --volumes a folder of volumes in any layout."""
     mask_values: str | None = None
     """Label of every raw value in the reference masks, e.g. 0=0,255=1; found by itself where it is clear."""
     probabilities: bool = False
@@ -62,6 +70,14 @@ class Masks(Verb):
     pictures are measured in px, volumes in mm by their headers."""
     workers: int | None = None
     """Processes; as many as there are cores by default, where the work is worth it."""
+    volumes: bool = False
+    """Score volumes as papers on volumes do: Dice, IoU, HD95, ASD and ASSD of every class of every volume, in voxels
+    and, where the references or --spacing state a voxel size, in mm. REF may be lists of h5 files, too."""
+    preset: str | None = None
+    """With --volumes: the benchmark that REF is (la2018, say), which says where its files lie and what their labels
+    mean."""
+    part: Literal["train", "val", "test"] | None = None
+    """With --volumes: the part of REF to score, where lists name parts; all that is labelled where left out."""
 
     def run(self) -> dict[str, Any]:
         """Score the masks.
@@ -72,6 +88,7 @@ class Masks(Verb):
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.metrics.mask_files import match_masks
 
+        self._check_kind()
         if not 0 <= self.tolerance < float("inf"):
             raise InputError(f"--tolerance {self.tolerance}: is no distance; give 0 or more")
         if self.probabilities and (self.spacing is not None or self.tolerance != Masks.tolerance):
@@ -79,14 +96,34 @@ class Masks(Verb):
             raise InputError(f"--{name}: is of distances, and --probabilities measures none; leave it out")
         stated = None if self.mask_values is None else parse_mask_values(self.mask_values)
         names, spacing = self._names(), _parse_spacing(self.spacing)
-        pairs = match_masks(self.pred, self.ref, stated, spacing, self.probabilities)
-        result = self._maps(pairs) if self.probabilities else self._labels(pairs, names)
+        if self.volumes:
+            from morphogen.metrics.volume_files import match_volumes
+
+            pairs = match_volumes(self.pred, self.ref, self.preset, self.part, stated, spacing)
+            result = self._volumes(pairs)
+        else:
+            pairs = match_masks(self.pred, self.ref, stated, spacing, self.probabilities)
+            result = self._maps(pairs) if self.probabilities else self._labels(pairs, names)
         warnings = [*pairs.notes, *result["warnings"]]
         if len(pairs) == 1:
-            warnings.append("one image only: there is no interval")
+            warnings.append(f"one {'volume' if self.volumes else 'image'} only: there is no interval")
         result["warnings"] = warnings
-        _print(result)
+        _print(result, "volumes" if self.volumes else "images")
         return result
+
+    def _check_kind(self) -> None:
+        """Refuse options that are of the other kind of masks."""
+        stated = {
+            "probabilities": self.probabilities,
+            "metrics": self.metrics is not None,
+            "tolerance": self.tolerance != Masks.tolerance,
+        }
+        name = next((name for name, given in stated.items() if given), None)
+        if self.volumes and name:
+            raise InputError(f"--{name}: is not of --volumes, which has scores of its own; leave one of them out")
+        name = next((name for name in ("preset", "part") if getattr(self, name) is not None), None)
+        if not self.volumes and name:
+            raise InputError(f"--{name}: is of --volumes; give that too, or leave it out")
 
     def _names(self) -> list[str]:
         """Metrics that were asked for, in the order of the table."""
@@ -121,6 +158,25 @@ class Masks(Verb):
         if flat:
             warnings.append(f"defined on pictures only, left out for volumes: {', '.join(flat)}")
         return summarise(scores, pairs.classes) | {"unit": unit, "protocol": protocol, "warnings": warnings}
+
+    def _volumes(self, pairs: MaskPairs) -> dict[str, Any]:
+        from morphogen.metrics.masks import ALL_METRICS
+        from morphogen.metrics.scoring import score_files, score_volumes
+        from morphogen.metrics.summary import summarise
+        from morphogen.metrics.volumes import DISTANCES, OVERLAPS
+
+        score = partial(score_volumes, n_classes=len(pairs.classes), in_mm=pairs.in_mm)
+        scores = score_files(pairs, score, self.workers)
+        unit = "voxels, and in mm where the name ends in _mm" if pairs.in_mm else "voxels"
+        definitions = "; ".join(f"{name} = {ALL_METRICS[name].definition}" for name in (*OVERLAPS, *DISTANCES))
+        warnings = _class_warnings(scores, pairs.classes)
+        if not pairs.in_mm and self.spacing is None:
+            warnings.append("the references state no voxel size: distances are in voxels alone; state --spacing for mm")
+        return summarise(scores, pairs.classes) | {
+            "per_volume": {name: _by_class(found, pairs.classes) for name, found in scores.items()},
+            "protocol": VOLUMES.format(definitions=definitions, unit=unit),
+            "warnings": warnings,
+        }
 
     def _maps(self, pairs: MaskPairs) -> dict[str, Any]:
         from morphogen.metrics.scoring import score_files, score_probabilities
@@ -159,6 +215,14 @@ def _class_warnings(scores: dict[str, MaskScores], classes: tuple[str, ...]) -> 
     return warnings
 
 
+def _by_class(scores: MaskScores, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Class -> metric -> value."""
+    return {
+        name: {metric: float(values[k]) for metric, values in scores.per_class.items()}
+        for k, name in enumerate(classes[1:])
+    }
+
+
 def _map_warnings(scores: dict[str, MapScores]) -> list[str]:
     warnings = []
     faint = sum(score.highest < 128 and not score.constant for score in scores.values())
@@ -172,8 +236,8 @@ def _map_warnings(scores: dict[str, MapScores]) -> list[str]:
     return warnings
 
 
-def _print(result: dict[str, Any]) -> None:
-    print(f"{result['n']} images")
+def _print(result: dict[str, Any], what: str) -> None:
+    print(f"{result['n']} {what}")
     for name, metric in result["metrics"].items():
         note = ""
         if metric.get("ci95") is not None:
@@ -184,7 +248,7 @@ def _print(result: dict[str, Any]) -> None:
         if len(metric["per_class"]) > 1:
             print("    " + ", ".join(f"{label} {value:.4f}" for label, value in metric["per_class"].items()))
     for label, empty in result["empty"].items():
-        print(f"  {label}: both masks empty in {empty['both']} images, one empty in {empty['one']}")
+        print(f"  {label}: both masks empty in {empty['both']} {what}, one empty in {empty['one']}")
     for warning in result["warnings"]:
         print(f"warning: {warning}")
     print(result["protocol"])

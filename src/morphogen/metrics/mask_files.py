@@ -20,6 +20,8 @@ from morphogen.data.mask_values import (
     verify_mask_values,
 )
 from morphogen.data.masks import MAX_CLASSES, apply_rule, label_volume, raw_mask, value_counts
+from morphogen.data.volumes.files import is_volume_file, raw_label
+from morphogen.data.volumes.hdf5 import is_h5
 from morphogen.errors import InputError
 from morphogen.metrics.geometry import same_place, spacing_of
 
@@ -70,12 +72,12 @@ class MaskPairs:
     @property
     def volumes(self) -> bool:
         """Whether the files are volumes."""
-        return any(is_volume(ref) for _, ref in self.files.values())
+        return any(is_volume_file(ref) for _, ref in self.files.values())
 
     @property
     def in_mm(self) -> bool:
-        """Whether distances are in mm rather than px."""
-        return self.volumes if self.spacing is None else bool(self.spacing)
+        """Whether distances can be had in mm."""
+        return all(is_volume(ref) for _, ref in self.files.values()) if self.spacing is None else bool(self.spacing)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -153,7 +155,7 @@ def match_masks(
             found = "volumes" if pairs.volumes else f"{len(rule.classes)} classes"
             raise InputError(f"{ref}: holds {found}; --probabilities compares pictures of two classes")
         return pairs
-    return _with_rule_of_predictions(pairs, rule)
+    return with_rule_of_predictions(pairs, rule)
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
@@ -195,7 +197,16 @@ def _ref_rule(files: list[Path], stated: Mapping[int, int] | None) -> MaskRule:
     return MaskRule(dict(stated), default_classes(max(stated.values()) + 1))
 
 
-def _with_rule_of_predictions(pairs: MaskPairs, ref: MaskRule) -> MaskPairs:
+def with_rule_of_predictions(pairs: MaskPairs, ref: MaskRule) -> MaskPairs:
+    """The pairs with how their predictions are read, found in these.
+
+    Args:
+        pairs: Their predictions are label maps; `pred_values` is still None.
+        ref: How the references are read.
+
+    Raises:
+        InputError: A prediction is unreadable, or its values are neither label ids nor those of the references.
+    """
     counts = _counted(sample_for_values([pred for pred, _ in pairs.files.values()]), _label_counts)
     rule = _pred_rule(counts, ref)
     notes = (*pairs.notes, *(f"predictions: {note}" for note in rule.notes))
@@ -258,8 +269,8 @@ def _label_counts(file: Path) -> dict[int, int]:
 
 
 def _labels(file: Path, rule: Mapping[int, int]) -> np.ndarray:
-    if is_volume(file):
-        return apply_rule(label_volume(file), rule, file)
+    if is_volume(file) or is_h5(file):
+        return apply_rule(raw_label(file) if is_h5(file) else label_volume(file), rule, file)
     with open_image(file) as image:
         grey = np.asarray(image) if image.mode == "L" else None
     if grey is None:

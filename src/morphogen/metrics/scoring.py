@@ -14,6 +14,7 @@ from morphogen.errors import InputError, WorkError
 from morphogen.metrics.mask_files import MaskPair, MaskPairs
 from morphogen.metrics.masks import MaskScores, score_masks
 from morphogen.metrics.thresholds import MapScores, score_map
+from morphogen.metrics.volumes import score_volume
 from morphogen.progress import track
 
 S = TypeVar("S")
@@ -61,6 +62,11 @@ def score_files(pairs: MaskPairs, score: Score[S], workers: int | None = None) -
 def score_labels(pair: MaskPair, n_classes: int, metrics: Sequence[str], tolerance: float) -> MaskScores:
     """`score_masks` of a pair of files."""
     return score_masks(pair.pred, pair.ref, n_classes, pair.spacing, metrics, tolerance)
+
+
+def score_volumes(pair: MaskPair, n_classes: int, in_mm: bool) -> MaskScores:
+    """`score_volume` of a pair of files; distances in mm only where all pairs have them."""
+    return score_volume(pair.pred, pair.ref, n_classes, pair.spacing if in_mm else None)
 
 
 def score_probabilities(pair: MaskPair) -> MapScores:
