@@ -74,6 +74,7 @@ def test_long_sequences(length: int, inner: int) -> None:
 def test_however_the_sequence_is_cut(segment: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CPU_SEGMENT", segment)
     monkeypatch.setattr(module, "_CPU_STEP", step)
+    monkeypatch.setattr(module, "_LEAST_STEPS", 1)
     compare(inputs(2, 53, 3, 2), 1e-12)
 
 

@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 _CPU_SEGMENT = 1 << 19
 """Numbers of a segment's states on a CPU: a few buffers of 2 MiB, which stay in its cache. Measured."""
-_CPU_STEP = 1 << 13
+_CPU_STEP = 1 << 14
 """Numbers of one step on a CPU, up to which chunks are added: below, calling it costs more than computing it."""
 _FEWEST = 4
 """Chunks; the pass that finds where they begin costs more than fewer save."""
 _GPU_SEGMENT = 1 << 26
-"""On a GPU a segment is as large as a few buffers of 256 MiB; it computes what is at hand in any case."""
+"""On a GPU: a few buffers of 256 MiB. Its cache is not waited for, and the larger a segment, the fewer the kernels."""
+_LEAST_STEPS = 16
+"""Of a segment, however wide the states: one state in as many is kept for the backward pass."""
 
 _Steps = tuple[Tensor, ...]
 
@@ -88,7 +90,7 @@ class _Layout:
     @staticmethod
     def of(length: int, numbers: int, on_gpu: bool) -> _Layout:
         """For a state of so many numbers, all rows of the batch together."""
-        most = max(1, (_GPU_SEGMENT if on_gpu else _CPU_SEGMENT) // numbers)
+        most = max(_LEAST_STEPS, (_GPU_SEGMENT if on_gpu else _CPU_SEGMENT) // numbers)
         segments = -(-length // most)
         long = -(-length // segments)
         chunks = min(math.isqrt(long), long if on_gpu else _CPU_STEP // numbers)
