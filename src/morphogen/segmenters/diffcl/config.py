@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from morphogen.errors import InputError
@@ -88,6 +88,8 @@ class SemiConfig(SupervisedConfig, NetConfig):
         test_steps: DDIM steps of a prediction by the diffusion network.
         signal_scale: b of the mask's signal (`morphogen.segmenters.diffcl.diffusion`). [ours]
         late: How much oftener large t are drawn; 0 for uniform. [ours]
+        denoiser_norm: Normalisation of the diffusion network. Statistics of a batch mix the time steps of its rows,
+            where those that are sampled together have one; statistics of an instance do not. [ours]
         bank: Features that are remembered of each class. [ours]
         rho: Part of the voxels that count as most and as least like a class. [ours]
         tau: Temperature of the contrast.
@@ -110,6 +112,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
     test_steps: int = 10
     signal_scale: float = 0.5
     late: float = 1.0
+    denoiser_norm: Norm = "instance"
     bank: int = 256
     rho: float = 0.1
     tau: float = 0.1
@@ -122,6 +125,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
         NetConfig.__post_init__(self)
         self._one_of("method", get_args(Method))
         self._one_of("validate_by", ("cs", "ds", "mean"))
+        self._one_of("denoiser_norm", get_args(Norm))
         self._positive("tau", "cut", "signal_scale", "rho")
         self._not_negative("mu", "eta", "late")
         for name in ("start", "ramp", "confidence", "teacher_decay", "rho", "signal_scale"):
@@ -132,6 +136,11 @@ class SemiConfig(SupervisedConfig, NetConfig):
                 raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must lie in 1 to {most}")
         if self.validate_by != "cs" and self.method != "diff-cl":
             raise InputError(f"validate-by {self.validate_by}: {self.method} has no diffusion network; leave it out")
+
+    def denoiser(self, dims: int, in_channels: int, n_classes: int) -> VNetConfig:
+        """The diffusion network: as the other one, without its high-frequency modules."""
+        plain = replace(self.shape(dims, in_channels, n_classes), hfm=())
+        return replace(plain, norm=self.denoiser_norm, denoiser=True)
 
     @property
     def weight(self) -> float:
@@ -157,7 +166,8 @@ def refuse_patch(patch: tuple[int, ...], config: SemiConfig | None = None) -> No
     if config is None:
         return
     cells = math.prod(side // MULTIPLE for side in patch)
-    rows = 1 if config.norm == "instance" else config.train_batch_size // config.gradient_accumulation_steps
+    norms = {config.norm, config.denoiser_norm} if config.method == "diff-cl" else {config.norm}
+    rows = 1 if "instance" in norms else config.train_batch_size // config.gradient_accumulation_steps
     if cells * rows < 2:
-        remedy = "take a larger patch" if config.norm == "instance" else "take a larger patch, or 2 rows at least"
+        remedy = "take a larger patch" if "instance" in norms else "take a larger patch, or 2 rows at least"
         raise InputError(f"patch {said}: leaves one value to normalise at the coarsest level; {remedy}")

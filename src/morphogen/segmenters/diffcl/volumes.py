@@ -102,8 +102,7 @@ def train_volumes(few: Few, config: SemiConfig, patches: PatchConfig, out: Path)
     # the modules are Diff-CL's; baselines are plain networks
     net = config if config.method == "diff-cl" else replace(config, operator=NO_HFM)
     shape = net.shape(3, len(few.labelled[0].image), len(dataset.classes))
-    # the high-frequency modules are the convolutional network's
-    denoiser = replace(shape, denoiser=True, hfm=())
+    denoiser = config.denoiser(3, shape.in_channels, shape.n_classes)
     parts = Parts(
         config,
         len(dataset.classes),

@@ -52,8 +52,8 @@ class CompareConfig:
     """What the values in the labels mean, e.g. 0=0,2=1."""
     cells: str = "*"
     """Make only the cells whose name matches (fold0-*, *-diff-cl)."""
-    device: str = "auto"
-    """cpu, cuda or auto."""
+    device: str = "cpu"
+    """Where trained networks segment: cpu or cuda. Training takes a GPU where there is one."""
     dry_run: bool = False
     """Print the plan and stop."""
 

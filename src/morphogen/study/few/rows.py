@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from morphogen.data.volumes.presets import PRESETS, VolumePreset
 from morphogen.errors import InputError
-from morphogen.segmenters.diffcl.config import SemiConfig
+from morphogen.segmenters.diffcl.config import SemiConfig, refuse_patch
 from morphogen.segmenters.diffcl.methods import METHODS
+from morphogen.segmenters.diffcl.volumes import patches_of, preparation_of
 from morphogen.segmenters.diffcl.words import Words, read_words
 from morphogen.study.few.recipe import CompareConfig
 
@@ -55,7 +56,12 @@ def row_of(recipe: CompareConfig, name: str) -> Row:
         "train_batch_size": recipe.train_batch_size,
         "validation_steps": recipe.validation_steps,
     }
-    return Row(name, words, SemiConfig(method=method, **{**shared, **semi}), everything)  # type: ignore[arg-type]
+    config = SemiConfig(method=method, **{**shared, **semi})  # type: ignore[arg-type]
+    row = Row(name, words, config, everything)
+    preset = layout_of(recipe)
+    preparation_of(preset, words.preparation)
+    refuse_patch(patches_of(preset, words.patches).patch, config)
+    return row
 
 
 def layout_of(recipe: CompareConfig) -> VolumePreset | None:
