@@ -5,9 +5,9 @@
 Ours is the convolutional network of Diff-CL (with its high-frequency modules) on one whole volume, from the values of
 the file to class probabilities on its grid, windows overlapping by a half and four of them at once. Beside it: the
 diffusion network in `--steps` DDIM steps, the plain V-Net without such modules, one, two and eight windows at once, and
-overlaps of none and of three quarters (8, 27 and 125 windows for none, a half and three quarters). Volume and weights are random; speed does not follow from them. The ways
-take turns, the first round is not counted, and ratios are medians of ratios taken round by round. `--patch 112x112x80
---shape 194x142x88` is a left atrium as published.
+overlaps of none and of three quarters (8, 27 and 125 windows for none, a half and three quarters). Volume and weights
+are random; speed does not follow from them. The ways take turns, the first round is not counted, and ratios are medians
+of ratios taken round by round. `--patch 112x112x80 --shape 194x142x88` is a left atrium as published.
 
 `equal`: how many windows pass at once changes no probability by more than 1e-5; the exit status says so. `ratio` is the
 diffusion network's time over ours.
