@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from morphogen.errors import InputError
+
+if TYPE_CHECKING:
+    from morphogen.data.records import Dataset
 
 
 def train_few(data: Path, mask_values: str | None, options: Mapping[str, Any], out: Path) -> dict[str, Any]:
@@ -81,7 +84,8 @@ def _pictures(
     from morphogen.data.pairs import Pairs, refuse_unreadable
     from morphogen.data.split import draw_annotated
     from morphogen.segmenters.diffcl.config import NetConfig
-    from morphogen.segmenters.diffcl.pictures import train_pictures
+    from morphogen.segmenters.diffcl.pictures import refuse_resolution, refuse_student, train_pictures
+    from morphogen.segmenters.diffcl.words import ALL
 
     network = words.network or "diffcl"
     segmenters.entry(network)
@@ -90,23 +94,38 @@ def _pictures(
         semi["architecture"] = {name: value for name, value in semi.items() if name in own}
     side = resolution_of({} if resolution is None else {"resolution": resolution})
     config = configured(semi)
+    refuse_resolution(side, config)
     found = without_parts(("test",), data, mask_values, bare_images=True)
+    refuse_student(network, config.architecture, len(found.classes), f"--preset network={network}")
     annotated = found.where(lambda record: record.mask is not None)
     if not len(annotated):
         raise InputError(f"{data}: holds no image with a mask; a segmenter needs some")
     train, val = divided(annotated, config.seed)
     if words.labelled is not None:
         if not 1 <= words.labelled <= len(train):
-            raise InputError(f"--preset labelled={words.labelled}: the training part has {len(train)} masks")
-        train_ids = set(draw_annotated(train, words.labelled, seed=config.seed))
+            fault = f"the training part has {len(train)} masks"
+            raise InputError(f"--preset labelled={words.labelled}: {fault}; give 1 to {len(train)}, or {ALL}")
+        kept = set(draw_annotated(train, words.labelled, seed=config.seed))
     else:
-        train_ids = set(train.ids)
-    validation_ids = set(val.ids)
-    bare = found.where(lambda record: record.id not in train_ids and record.id not in validation_ids)
-    few, others = train.select(i for i in train.ids if i in train_ids), Pairs(bare, side)
+        kept = set(train.ids)
+    few = train.where(lambda record: record.id in kept)
+    bare = _without_masks(found, {*kept, *val.ids}, _held_subjects(train, val))
     refuse_unreadable(few)
-    train_pictures(network, [Pairs(few, side)], others, Pairs(val, side), config, out)
+    refuse_unreadable(val, foreground=False)
+    refuse_unreadable(bare, foreground=False)
+    train_pictures(network, [Pairs(few, side)], Pairs(bare, side), Pairs(val, side), config, out)
     return {"kind": "segmenter", "n_labelled": len(few), "n_unlabelled": len(bare), "n_val": len(val)}
+
+
+def _held_subjects(train: Dataset, val: Dataset) -> set[str]:
+    """Subjects that the validation part has to itself."""
+    return {record.subject for record in val if record.subject} - {record.subject for record in train if record.subject}
+
+
+def _without_masks(found: Dataset, used: set[str], held: set[str]) -> Dataset:
+    """The other images that train, their masks forgotten; those of the validation part or its subjects are none."""
+    others = found.where(lambda record: record.id not in used and record.split != "val" and record.subject not in held)
+    return dataclasses.replace(others, records=tuple(dataclasses.replace(record, mask=None) for record in others))
 
 
 def configured(options: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,44 @@ def build_picture_net(n_classes: int, config: NetConfig, pretrained: bool = True
     return AnySize(VNet(config.shape(2, _CHANNELS, n_classes)), MULTIPLE)
 
 
+def refuse_resolution(resolution: int, config: SemiConfig) -> None:
+    """Refuse to train at a side that the diffusion network cannot take, see `refuse_patch`.
+
+    Raises:
+        InputError: It is no multiple of 16, or too small for the batch.
+    """
+    try:
+        refuse_patch((resolution, resolution), config)
+    except InputError as error:
+        raise InputError(f"--resolution {resolution}: {str(error).partition(': ')[2]}") from None
+
+
+def refuse_student(name: str, architecture: Mapping[str, Any], n_classes: int, said: str | None = None) -> None:
+    """Refuse a segmenter that these methods would not teach as it is taught elsewhere; loads no weights.
+
+    All of them teach by cross-entropy and Dice, so that a comparison with a network that was published with losses of
+    its own would mix the loss with the data.
+
+    Args:
+        name: Segmenter.
+        architecture: Its options.
+        n_classes: K, background included.
+        said: How it was named, for the error; `name` by default.
+
+    Raises:
+        InputError: It has losses of its own, or stands on frozen features.
+    """
+    if name == "features":
+        fault = "stands on frozen features, and cps would draw its own anew"
+    else:
+        with torch.device("meta"):
+            net = build(name, n_classes, architecture, pretrained=False)
+        if not (isinstance(net, AnySize) and net.has_losses):
+            return
+        fault = "learns by losses of its own, and semi-supervision teaches by cross-entropy and Dice"
+    raise InputError(f"{said or name}: {fault}; take a segmenter without, as unet")
+
+
 def train_pictures(
     name: str,
     labelled: Sequence[PairSource],
@@ -58,7 +96,8 @@ def train_pictures(
         `out`, which `load_segmenter` reads: a segmenter like any other of its name.
 
     Raises:
-        InputError: The sources disagree, there is nothing to learn from, or `out` holds another run.
+        InputError: The sources disagree, there is nothing to learn from, the segmenter cannot be taught so, or `out`
+            holds another run.
         WorkError: The loss is not finite, or the disk is full.
     """
     line = entry(name)
@@ -70,10 +109,11 @@ def train_pictures(
     )
     sources = [*labelled, validation]
     classes, resolution = classes_of(sources), one_resolution([*sources, unlabelled])
-    refuse_patch((resolution, resolution))
+    refuse_resolution(resolution, config)
+    refuse_student(name, config.architecture, len(classes))
     if config.method != "supervised" and not len(unlabelled):
         raise InputError(f"{unlabelled.dataset.root}: holds no image without a mask for {config.method}; add some")
-    denoiser = replace(replace(config, operator="none").shape(2, _CHANNELS, len(classes)), denoiser=True)
+    denoiser = config.denoiser(2, _CHANNELS, len(classes))
     parts = Parts(
         config,
         len(classes),
