@@ -11,7 +11,7 @@ from morphogen.study.arms import ARMS, DEFAULT_ARMS, OWN, Variant, arm, find, le
 def test_the_names_are_those_of_the_design() -> None:
     assert set(ARMS) == {
         "real", "real-geo", "syn", "syn-geo", "duplicated", "more-real", "autoencoded", "features", "oversampled",
-        "synthetic-only",
+        "synthetic-only", "semi", "semi-syn",
     }  # fmt: skip
     assert DEFAULT_ARMS == ("real", "real-geo", "syn", "syn-geo", "duplicated")
     assert all(one.name == name for name, one in ARMS.items())
@@ -23,7 +23,7 @@ def test_an_arm_differs_from_its_control_in_data_or_network_alone() -> None:
             control = ARMS[one.control]
             assert control.control is None
             assert control.augmentation == one.augmentation
-            assert (one.parts, one.network) != (control.parts, control.network)
+            assert (one.parts, one.network, one.semi) != (control.parts, control.network, control.semi)
 
 
 def test_the_four_arms_of_the_square() -> None:
@@ -58,6 +58,18 @@ def test_an_arm_may_pass_over_the_gates() -> None:
     assert place(names[0]) < place(names[1])
 
 
+def test_a_method_stands_in_the_name_of_arms_that_learn_from_unannotated_images() -> None:
+    assert [arm(name).semi for name in ("semi", "semi-syn", "semi+method=cps", "real-geo")] == [
+        "diff-cl", "diff-cl", "cps", None,
+    ]  # fmt: skip
+    found = arm("semi-syn+n=5+method=ua-mt+text=none+gates=none")
+    assert (found.semi, found.n, found.gated, found.sampling) == ("ua-mt", 5, False, (("text", "none"),))
+    assert (found.parts, found.control, found.augmentation) == (("real", "synthetic"), "real-geo", "geometric")
+    assert arm("semi+method=bcp").summary.endswith("; method bcp")
+    assert arm("semi+method=diff-cl").summary == arm("semi").summary
+    assert {name for name, one in ARMS.items() if one.segments} == {"features", "semi", "semi-syn"}
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -72,6 +84,15 @@ def test_an_arm_may_pass_over_the_gates() -> None:
         ("syn-geo+n=0", "n takes a whole number from 1 on, not '0'"),
         ("syn-geo+n=-3", "n takes a whole number"),
         ("syn-geo+n=1e3", "n takes a whole number"),
+        ("semi+n=5", "--arms semi+n=5: semi has no synthetic pairs, so no option n; write semi or semi+method=cps"),
+        ("semi+cps", "'cps' is not option=value"),
+        (
+            "semi+method=supervised",
+            "method supervised does not learn from unannotated images; take diff-cl, cps, ua-mt",
+        ),
+        ("semi-syn+method=mixmatch", "--arms semi-syn+method=mixmatch: method mixmatch does not learn"),
+        ("real-geo+method=cps", "real-geo has no synthetic pairs, so no options; write real-geo"),
+        ("features+method=cps", "features has no synthetic pairs, so no options; write features"),
         ("syn-geo+gates=blur", "gates takes none, not 'blur': none trains on what they dropped too"),
     ],
 )
@@ -85,6 +106,8 @@ def test_a_wrong_name_is_one_line(name: str, says: str) -> None:
 
 def test_variants_follow_their_arm() -> None:
     names = ["syn-geo", "syn-geo+n=50", "syn-geo+n=100", "syn-geo+n=50+text=none", "duplicated", "from elsewhere"]
+    assert sorted(set(names), key=place) == names
+    names = ["syn-geo", "semi", "semi+method=cps", "semi+method=bcp", "semi-syn", "semi-syn+n=9", "semi-syn+method=cps"]
     assert sorted(set(names), key=place) == names
 
 

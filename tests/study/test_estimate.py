@@ -61,7 +61,7 @@ def test_a_training_that_is_done_counts_once(make_config: Make) -> None:
     times = {"real.unet.fold0.n8": {"test": 100.0, "far": 104.0, "near": 101.0}, "real.unet.fold1.n8": {"far": 10.0}}
     for training, cells in times.items():
         for test_set, wall_s in cells.items():
-            bench.cell_path(f"{training}.{test_set}").write_text(json.dumps({"wall_s": wall_s}))
+            bench.cell_path(f"{training}.{test_set}").write_text(json.dumps({"arm": "real", "wall_s": wall_s}))
     (bench.out / "cells" / ".real.unet.fold0.n8.test.json.9.tmp").write_text("half")
     todo = [training for training in plan if training.arm == "real-geo"]
     scores = len(bench.dataset) * module.SECONDS_A_SCORE

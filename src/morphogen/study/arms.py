@@ -1,7 +1,8 @@
 """The arms of a study: what each one trains on, and which arm it is compared with.
 
 An arm with synthetic pairs may carry options in its name, as a judge does: ``syn-geo+n=100+text=none`` trains on the
-first 100 accepted pairs, sampled with ``text=none`` by the same generator as those of ``syn-geo``.
+first 100 accepted pairs, sampled with ``text=none`` by the same generator as those of ``syn-geo``. So may one that
+learns from unannotated images too: ``semi+method=cps``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from morphogen.errors import InputError
+from morphogen.segmenters.diffcl.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Arm:
         gated: Leave out the synthetic pairs that a gate of the study dropped.
         sampling: Further options as (option, word), sorted: those of the generator that are for sampling alone, and
             ``balance``.
+        semi: Method by which it learns from the study's unannotated training images too (a key of
+            `morphogen.segmenters.diffcl.methods.METHODS`); None for annotated pairs alone.
     """
 
     name: str
@@ -44,11 +48,17 @@ class Arm:
     n: int | None = None
     gated: bool = True
     sampling: tuple[tuple[str, str], ...] = ()
+    semi: str | None = None
 
     @property
     def base(self) -> str:
         """Its name without options, which is in `ARMS`."""
         return self.name.partition("+")[0]
+
+    @property
+    def segments(self) -> bool:
+        """Whether it has nothing for classifiers: it has a segmenter of its own, or pseudo-labels that are masks."""
+        return self.network is not None or self.semi is not None
 
 
 ARMS: dict[str, Arm] = {
@@ -59,6 +69,13 @@ ARMS: dict[str, Arm] = {
         Arm("oversampled", "real pairs, the rarer classes again: as many as with synthetic ones", ("oversampled",)),
         Arm("syn", "real and synthetic pairs", ("real", "synthetic"), "none", "real"),
         Arm("syn-geo", "real and synthetic pairs, geometric augmentation", ("real", "synthetic")),
+        Arm("semi", "real pairs, and unannotated real images without masks", ("real",), semi="diff-cl"),
+        Arm(
+            "semi-syn",
+            "real and synthetic pairs, and unannotated real images without masks",
+            ("real", "synthetic"),
+            semi="diff-cl",
+        ),
         Arm("duplicated", "real pairs twice: the noise floor of the comparison", ("real", "real")),
         Arm("more-real", "as many extra real pairs as synthetic ones: the headroom", ("real", "extra")),
         Arm("autoencoded", "real pairs seen through the foundation's autoencoder", ("autoencoded",)),
@@ -66,7 +83,9 @@ ARMS: dict[str, Arm] = {
         Arm("synthetic-only", "synthetic pairs alone", ("synthetic",)),
     )
 }
-"""Every arm takes the same number of optimiser steps; those with a control share its augmentation."""
+"""Every arm takes the same number of optimiser steps; those with a control share its augmentation.
+
+A step of ``semi`` and ``semi-syn`` has as many unannotated images beside the annotated ones that all arms see."""
 
 DEFAULT_ARMS = ("real", "real-geo", "syn", "syn-geo", "duplicated")
 """`more-real` joins them where the data has enough annotated images outside the annotated ones of the study."""
@@ -111,7 +130,7 @@ def arm(name: str) -> Arm:
     found = ARMS[base]
     if not words:
         return found
-    if "synthetic" not in found.parts:
+    if "synthetic" not in found.parts and found.semi is None:
         raise InputError(f"--arms {name}: {base} has no synthetic pairs, so no options; write {base}")
     options: dict[str, str] = {}
     for word in words:
@@ -123,18 +142,29 @@ def arm(name: str) -> Arm:
         if (option := option.replace("-", "_")) in options:
             raise InputError(f"--arms {name}: gives {option} twice; give it once")
         options[option] = value
+    method = found.semi and _method(name, options.pop("method", found.semi))
+    if options and "synthetic" not in found.parts:
+        fault = f"{base} has no synthetic pairs, so no option {next(iter(options))}"
+        raise InputError(f"--arms {name}: {fault}; write {base} or {base}+method=cps")
     gates, n = options.pop("gates", None), _count(name, options.pop("n", None))
     if gates not in (None, UNGATED):
         raise InputError(
             f"--arms {name}: gates takes {UNGATED}, not {gates!r}: {UNGATED} trains on what they dropped too"
         )
     which = "pairs" if gates else "accepted pairs"
-    stated = [f"the first {n} {which}"] if n else []
+    stated = [f"method {method}"] if method != found.semi else []
+    stated += [f"the first {n} {which}"] if n else []
     stated += ["whatever the gates say"] if gates else []
     sampling = tuple(sorted(options.items()))
     stated += [f"{option} {value}" for option, value in sampling]
     return replace(
-        found, name=name, summary="; ".join([found.summary, *stated]), n=n, gated=gates is None, sampling=sampling
+        found,
+        name=name,
+        summary="; ".join([found.summary, *stated]),
+        n=n,
+        gated=gates is None,
+        sampling=sampling,
+        semi=method,
     )
 
 
@@ -147,16 +177,26 @@ def find(name: str) -> Arm | None:
 
 
 def place(name: str) -> tuple[Any, ...]:
-    """Sorts arms: as in the table, an arm's variants after it, by their sampling options, then by their number."""
+    """Sorts arms: as in the table, an arm's variants after it, by method, sampling options, then their number."""
     found = find(name)
     if found is None:
-        return len(ARMS), (), 0, False, name
-    return list(ARMS).index(found.base), found.sampling, found.n or 0, not found.gated, name
+        return len(ARMS), 0, (), 0, False, name
+    method = list(METHODS).index(found.semi) if found.semi else 0
+    return list(ARMS).index(found.base), method, found.sampling, found.n or 0, not found.gated, name
 
 
 def lead(arms: Iterable[str]) -> str:
     """The arm that the verdict speaks of: the first one whose base is `MAIN`, and `MAIN` where there is none."""
     return next((name for name in arms if name.partition("+")[0] == MAIN), MAIN)
+
+
+def _method(name: str, word: str) -> str:
+    known = [method for method in METHODS if method != "supervised"]  # which is the arm's control
+    if word not in known:
+        raise InputError(
+            f"--arms {name}: method {word} does not learn from unannotated images; take {', '.join(known)}"
+        )
+    return word
 
 
 def _count(name: str, word: str | None) -> int | None:

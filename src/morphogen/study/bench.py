@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from morphogen.data.records import Dataset
@@ -48,6 +48,17 @@ class Bench:
     def test_part(self, name: str, repetition: Repetition) -> Dataset:
         """The records of a test set; `morphogen.study.cells.score` opens them."""
         return self.dataset.select(repetition.test) if name == OWN_TEST else self.tests[name]
+
+    def unannotated(self, repetition: Repetition) -> Dataset:
+        """The training images outside the annotated ones, without their masks, which are not to be read.
+
+        Images of validation groups are not among them: a checkpoint that has seen them would look better than it is.
+        There are none where the study takes all annotated pairs.
+        """
+        subjects = self.splits.subjects
+        held = {subjects[i] for i in repetition.validation}
+        found = self.dataset.select(i for i in (*repetition.extra, *repetition.pool) if subjects[i] not in held)
+        return replace(found, records=tuple(replace(record, mask=None) for record in found))
 
     def cell_path(self, name: str) -> Path:
         return self.out / "cells" / f"{name}.json"

@@ -57,6 +57,8 @@ class JudgeRun:
         seed: Seed of everything random.
         out: Run folder.
         recipe: Fields of `SegmenterConfig` or `ClassifierConfig` in place of their defaults.
+        method: Semi-supervised method by which a segmenter learns from `unlabelled` too; None for pairs alone.
+        unlabelled: Further images, without masks; None where there is no method.
     """
 
     judge: str
@@ -69,6 +71,8 @@ class JudgeRun:
     seed: int
     out: Path
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    method: str | None = None
+    unlabelled: Pairs | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
             began = time.monotonic()
             scores, empty = score(bench, training, test_set, predict)
             cell = _cell(bench, training, test_set) | {"n_synthetic": n_synthetic, "empty": empty, "scores": scores}
+            if job.unlabelled is not None:
+                cell["n_unlabelled"] = len(job.unlabelled)
             write_json(bench.cell_path(name), cell | {"wall_s": round(trained + time.monotonic() - began, 1)})
         return True
 
@@ -128,6 +134,8 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
         seed=repetition.seed,
         out=bench.out / "runs" / training.name,
         recipe=recipe,
+        method=ours.semi,
+        unlabelled=Pairs(bench.unannotated(repetition), config.resolution) if ours.semi else None,
     )
     return job, len(parts["synthetic"]) if "synthetic" in parts else 0
 
@@ -227,6 +235,12 @@ def _train(job: JudgeRun) -> Path:
         "train_batch_size": job.batch,
         "seed": job.seed,
     }
+    if job.unlabelled is not None:
+        from morphogen.segmenters.diffcl.config import SemiConfig
+        from morphogen.segmenters.diffcl.pictures import train_pictures
+
+        semi = SemiConfig(**stated | {"method": job.method})
+        return train_pictures(job.judge, job.train, job.unlabelled, job.validation, semi, job.out)
     if kind_of(job.judge) is SEGMENTATION:
         return train_segmenter(job.judge, job.train, job.validation, SegmenterConfig(**stated), job.out)
     from morphogen.classifiers.config import ClassifierConfig

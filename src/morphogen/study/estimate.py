@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from morphogen.data.images import load_rgb
 from morphogen.foundation.adapt import AdaptConfig
 from morphogen.sampling.gates import CLASSIFIED, SEGMENTED
-from morphogen.study.arms import OWN, Variant, arm
+from morphogen.study.arms import OWN, Variant, arm, find
 from morphogen.study.bench import Bench
 from morphogen.study.kinds import CLASSIFICATION, kind_of
 from morphogen.study.plan import Training
@@ -22,6 +22,10 @@ SECONDS_A_STEP = 0.16
 """One optimiser step of the default U-Net."""
 OF_A_CLASSIFIER = 0.1
 """What the small classifier takes of that."""
+OF_A_SEMI_STEP = {"diff-cl": 4.1, "cps": 3.1, "ua-mt": 3.5, "bcp": 2.0}
+"""What a step of an arm that learns from unannotated images takes of it, by method: CPU time of ``morphogen train
+diffcl PHANTOMS --preset network=unet+labelled=20+method=METHOD`` with ``--max-train-steps`` 34 less 4, over that of
+``morphogen train unet PHANTOMS``; 64 px, on one thread."""
 SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
 SECONDS_A_DECODER_STEP = 1.0
@@ -62,13 +66,21 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     painted = {"synthetic", "autoencoded"}
     repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*arm(t.arm).parts}}
     pairs = sum(candidates(bench, r, v) for label, r in repetitions.items() for v in _sampled(config, label, todo))
-    seconds = len(todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
+    seconds = (
+        sum(_times(training.arm) for training in todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
+    )
     seconds += len(repetitions) * (_generator_seconds(config) * area + helper + SECONDS_OF_QUALITY)
     gates = helper * (bool({*SEGMENTED} & {*config.gates}) + OF_A_CLASSIFIER * bool({*CLASSIFIED} & {*config.gates}))
     gates += SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
     disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * _pixels(bench) / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
+
+
+def _times(name: str) -> float:
+    """What training in an arm takes, as a multiple of one without unannotated images."""
+    found = find(name)
+    return OF_A_SEMI_STEP[found.semi] if found and found.semi else 1.0
 
 
 def _rows(bench: Bench) -> float:
@@ -96,15 +108,17 @@ def _pixels(bench: Bench) -> int:
 
 
 def _seconds_so_far(bench: Bench) -> float | None:
-    """Mean time of the trainings that are done, or None before the first.
+    """Mean time of the trainings that are done, or None before the first; what an arm takes more is taken off.
 
     The cells of a training's test sets all hold its time, so that the longest of them counts.
     """
     found: dict[str, float] = {}
+    times: dict[str, float] = {}
     for path in (bench.out / "cells").glob("[!.]*.json"):
-        training = path.stem.rpartition(".")[0]
-        found[training] = max(found.get(training, 0.0), json.loads(path.read_text(encoding="utf-8"))["wall_s"])
-    return sum(found.values()) / len(found) if found else None
+        training, cell = path.stem.rpartition(".")[0], json.loads(path.read_text(encoding="utf-8"))
+        found[training] = max(found.get(training, 0.0), cell["wall_s"])
+        times[training] = _times(cell["arm"])
+    return sum(found.values()) / sum(times.values()) if found else None
 
 
 def _generator_seconds(config: StudyConfig) -> float:

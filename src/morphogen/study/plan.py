@@ -83,8 +83,8 @@ def trainings(
 
 
 def fits(name: str, judge: str) -> bool:
-    """Whether a judge takes part in an arm: one that has a segmenter of its own has nothing for classifiers."""
-    return arm(name).network is None or kind_of(judge) is SEGMENTATION
+    """Whether a judge takes part in an arm: some have nothing for classifiers."""
+    return not arm(name).segments or kind_of(judge) is SEGMENTATION
 
 
 def test_sets(config: StudyConfig) -> tuple[str, ...]:

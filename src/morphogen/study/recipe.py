@@ -39,10 +39,12 @@ class StudyConfig:
     """What the values in the masks of `data` and of the test sets mean, e.g. 0=0,7=1,255=2; found where it is clear."""
     arms: tuple[str, ...] = ()
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only, oversampled (real
-    images, those of rarer classes again and again); by default those up to duplicated, and more-real where the data has
-    it. Those with synthetic pairs may carry options: +n=100 takes the
+    images, those of rarer classes again and again), semi and semi-syn (the training images outside --annotated too,
+    without masks, beside real or real and synthetic pairs); by default those up to duplicated, and more-real where the
+    data has it. Those with synthetic pairs may carry options: +n=100 takes the
     first 100 accepted pairs, +gates=none those that the gates dropped too, others are the generator's for sampling
-    (syn-geo+n=100+text=none). The verdict speaks of the first syn-geo."""
+    (syn-geo+n=100+text=none). semi and semi-syn take +method=diff-cl (by default), cps, ua-mt or bcp. The verdict
+    speaks of the first syn-geo."""
     generator: str = "siamese"
     """What makes the synthetic pairs (`morphogen models` lists the generators)."""
     judges: tuple[str, ...] = ("unet",)
@@ -153,6 +155,10 @@ class StudyConfig:
             raise InputError(f"--recipe {self.recipe}: there is no such recipe; give published, or leave it out")
         for judge in self.judges if self.recipe else ():
             published(judge.partition("+")[0], 1)
+        for one in arms if self.recipe else ():
+            if one.semi:
+                fault = f"{one.name} among --arms trains as its method does, not as the judge was published"
+                raise InputError(f"--recipe {self.recipe}: {fault}; leave one of them out")
         _ = self.tests
         _check_balance(self)
         _refuse_twins(self, arms)
@@ -283,7 +289,7 @@ def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
     seen: dict[tuple[Any, ...], str] = {}
     for one in arms:
         gated = one.gated and bool(config.gates)
-        twin = seen.setdefault((one.base, one.n, gated, variant_of(config, one)), one.name)
+        twin = seen.setdefault((one.base, one.semi, one.n, gated, variant_of(config, one)), one.name)
         if twin != one.name:
             raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
 
@@ -304,8 +310,8 @@ def _refuse_for_classifiers(config: StudyConfig, arms: Sequence[Arm], classifier
     if not classifiers:
         return
     for one in arms:
-        if one.network is not None and len(classifiers) == len(config.judges):
-            fault = f"is a segmenter of its own, and {' '.join(classifiers)} among --judges only classify"
+        if one.segments and len(classifiers) == len(config.judges):
+            fault = f"is for segmenters, and {' '.join(classifiers)} among --judges only classify"
             raise InputError(f"--arms {one.name}: {fault}; add a segmenter to the judges, or leave the arm out")
     if config.recipe is not None:
         raise InputError(f"--recipe {config.recipe}: {classifiers[0]} among --judges has none; leave one of them out")

@@ -24,7 +24,7 @@ from morphogen.study.bench import Bench
 from morphogen.study.cells import Tools, default_tools, run_training
 from morphogen.study.estimate import Estimate, estimate
 from morphogen.study.image_classes import refuse_classes
-from morphogen.study.kinds import CLASSIFICATION, kind_of, room_of
+from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of, room_of
 from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images, variants
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
@@ -97,6 +97,7 @@ def prepare(config: StudyConfig) -> Bench:
         raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")
     bench = Bench(config, dataset, splits, tests)
     _refuse_for_gates(bench)
+    _refuse_for_semi(bench)
     refuse_leaks(bench)
     for some in (dataset, *tests.values()):
         refuse_unreadable(some)
@@ -147,6 +148,31 @@ def _refuse_for_gates(bench: Bench) -> None:
         if len(repetition.train) < 2:
             fault = f"{repetition.label} trains on a single image, which sets no limits"
             raise InputError(f"--gates {' '.join(bench.config.gates)}: {fault}; annotate more, or leave the gates out")
+
+
+def _refuse_for_semi(bench: Bench) -> None:
+    """Find now that there is nothing to learn from without masks, or that a judge cannot be taught so."""
+    config = bench.config
+    methods = {one.name: one.semi for one in map(arm, config.arms) if one.semi}
+    if not methods:
+        return
+    from morphogen.segmenters.diffcl.config import SemiConfig
+    from morphogen.segmenters.diffcl.pictures import refuse_resolution, refuse_student
+
+    for repetition in bench.splits.repetitions:
+        if not len(bench.unannotated(repetition)):
+            fault = f"--annotated {config.annotated or 'all'} leaves no unannotated training image in"
+            remedy = "lower --annotated or leave the arm out"
+            raise InputError(f"--arms {next(iter(methods))}: {fault} {repetition.label}; {remedy}")
+    for name, method in methods.items():
+        stated: dict[str, Any] = {"method": method, "train_batch_size": config.train_batch_size}
+        try:
+            refuse_resolution(config.resolution, SemiConfig(**stated))
+            for judge in (judge for judge in config.judges if kind_of(judge) is SEGMENTATION):
+                architecture, n_classes = architecture_of(judge, config), len(bench.dataset.classes)
+                refuse_student(judge.partition("+")[0], architecture, n_classes, f"--judges {judge}")
+        except InputError as error:
+            raise InputError(f"--arms {name}: {error}") from None
 
 
 def _refuse_for_generator(bench: Bench) -> None:
@@ -262,6 +288,7 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"  repetitions  {len(splits.repetitions)} ({splits.kind}); the first trains on {len(first.train)} pairs, "
         f"validates on {len(first.validation)}, tests on {len(first.test)} images",
         f"  arms         {', '.join(config.arms)}",
+        *_unannotated(bench),
         f"  generator    {config.generator}, {_amount(config)}"
         + (f", gates: {', '.join(config.gates)}" if config.gates else ""),
         f"  judges       {', '.join(config.judges)}: {_length(config)} at {config.resolution} px in every arm",
@@ -270,6 +297,18 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"{cost.memory_mb / 1000:.1f} GB of memory",
         *(f"  note         {note}" for note in (*splits.notes, *_scarce(bench))),
     ]
+
+
+def _unannotated(bench: Bench) -> list[str]:
+    """Of how many images without masks the arms learn that take some, by the methods that they name."""
+    found = [one for one in map(arm, bench.config.arms) if one.semi]
+    if not found:
+        return []
+    n, by = (
+        len(bench.unannotated(bench.splits.repetitions[0])),
+        ", ".join(dict.fromkeys(str(one.semi) for one in found)),
+    )
+    return [f"  unannotated  {n} training images in the first repetition, without masks, for semi-supervision ({by})"]
 
 
 def _length(config: StudyConfig) -> str:

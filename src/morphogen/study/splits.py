@@ -29,7 +29,8 @@ class Repetition:
         validation: Annotated pairs that choose a segmenter's checkpoint; never seen by the generator.
         extra: Real pairs for the arm `more-real` alone, of no validation group; as many as synthetic pairs, or fewer
             where the data ends.
-        pool: The other training images; their masks are not used.
+        pool: The other training images; their masks are not used. Images of both, without masks, are what
+            semi-supervised arms learn from beside `train`.
         test: Read by the scoring function and by the audit of leakage alone.
     """
 
