@@ -47,7 +47,7 @@ def predictor(filters: int, patch: Sequence[int], hfm: tuple[int, ...], device: 
     """Networks of Diff-CL with random weights, as a finished run would hold them."""
     shape = VNetConfig(filters=filters, hfm=hfm)
     config = {
-        "networks": {"cs": asdict(shape), "ds": asdict(replace(shape, denoiser=True, hfm=()))},
+        "networks": {"cs": asdict(shape), "ds": asdict(replace(shape, denoiser=True, hfm=(), norm="instance"))},
         "classes": ["background", "organ"],
         "patch": list(patch),
         "preparation": asdict(Preparation()),

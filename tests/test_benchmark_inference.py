@@ -19,7 +19,7 @@ def test_it_runs_and_windows_at_once_change_nothing(capsys: pytest.CaptureFixtur
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     threads = torch.get_num_threads()
-    words = ["--shape", "24x16x16", "--patch", "16x16x16", "--filters", "2", "--steps", "2", "--rounds", "1"]
+    words = ["--shape", "40x16x16", "--patch", "32x16x16", "--filters", "2", "--steps", "2", "--rounds", "1"]
     status = module.main([*words, "--threads", "1", "--device", "cpu"])
     torch.set_num_threads(threads)
     found = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -19,9 +19,7 @@ from morphogen.segmenters.diffcl.methods.diff_cl import denoised
 from morphogen.segmenters.diffcl.volume_predictor import VolumePredictor, VolumeSettings
 from morphogen.training.net_files import kind_of
 from morphogen.training.rng import normal
-from small_volumes import SHAPE, SIDE, made_volume, tiny_run, write_h5
-
-SIDES = (SIDE,) * 3
+from small_volumes import PATCH, SHAPE, made_volume, tiny_run, write_h5
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def settings(**words: object) -> VolumeSettings:
 
 
 def test_a_volume_of_one_patch_is_the_network_itself(run: Path, plain: Path) -> None:
-    case = volume(SIDES)
+    case = volume(PATCH)
     image = prepared(case.image)
     for folder in (run, plain):
         predictor = VolumePredictor.load(folder)
@@ -65,26 +63,26 @@ def test_a_volume_of_one_patch_is_the_network_itself(run: Path, plain: Path) -> 
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, cs_of(predictor, image), rtol=0, atol=1e-6)
         labels = predictor(case)
-        assert (labels.dtype, labels.shape) == (np.int64, SIDES)
+        assert (labels.dtype, labels.shape) == (np.int64, PATCH)
         assert np.array_equal(labels, found.argmax(axis=0))
     sampling = VolumePredictor.load(run, settings=settings(network="ds", steps=3, seed=5))
-    noise = normal([5], (2, *SIDES), "x_T")
+    noise = normal([5], (2, *PATCH), "x_T")
     with torch.no_grad():
         expected = denoised(sampling.net.ds_net, torch.from_numpy(image)[None], noise, 3, 0.5)[0].numpy()
     np.testing.assert_allclose(sampling.probabilities(case), expected, rtol=0, atol=1e-6)
 
 
 def test_a_smaller_volume_is_padded_and_cut_back(run: Path) -> None:
-    """11 x 16 x 5: two axes get margins, one of odd width; they hold the volume's minimum, as patches in training."""
-    predictor, case = VolumePredictor.load(run), volume((11, SIDE, 5))
+    """Two axes get margins of odd width; they hold the volume's minimum, as patches in training."""
+    predictor, case = VolumePredictor.load(run), volume((11, 16, 5))
     image = prepared(case.image)
-    padded = np.pad(image, ((0, 0), (2, 3), (0, 0), (5, 6)), constant_values=image.min())
-    expected = cs_of(predictor, padded)[:, 2:-3, :, 5:-6]
+    padded = np.pad(image, ((0, 0), (10, 11), (0, 0), (5, 6)), constant_values=image.min())
+    expected = cs_of(predictor, padded)[:, 10:-11, :, 5:-6]
     np.testing.assert_allclose(predictor.probabilities(case), expected, rtol=0, atol=1e-6)
-    assert predictor(case).shape == (11, SIDE, 5)
+    assert predictor(case).shape == (11, 16, 5)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (9, 40, 16), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [SHAPE, (40, 30, 16), (1, 2, 3)])
 @pytest.mark.parametrize("network", ["cs", "ds", "mean"])
 def test_any_shape_comes_back_as_it_was(shape: tuple[int, int, int], network: str, run: Path) -> None:
     predictor = VolumePredictor.load(run, settings=settings(network=network, steps=None if network == "cs" else 2))
@@ -118,10 +116,10 @@ def test_the_mean_is_of_both_and_the_seed_is_of_one(run: Path) -> None:
 
 
 def test_overlap_zero_is_each_window_by_itself(run: Path) -> None:
-    case = volume((2 * SIDE, SIDE, SIDE))
+    case = volume((2 * PATCH[0], *PATCH[1:]))
     predictor = VolumePredictor.load(run, settings=settings(overlap=0))
     image = prepared(case.image)
-    halves = [cs_of(predictor, image[:, part]) for part in (slice(SIDE), slice(SIDE, None))]
+    halves = [cs_of(predictor, image[:, part]) for part in (slice(PATCH[0]), slice(PATCH[0], None))]
     np.testing.assert_allclose(predictor.probabilities(case), np.concatenate(halves, axis=1), rtol=0, atol=1e-6)
 
 
@@ -169,7 +167,7 @@ def test_the_largest_component_is_kept(run: Path, monkeypatch: pytest.MonkeyPatc
 def test_what_config_and_settings_say(run: Path, plain: Path) -> None:
     predictor = VolumePredictor.load(run / "final")
     assert kind_of(run) == kind_of(plain) == "volume_segmenter"
-    assert (predictor.classes, predictor.patch, predictor.channels) == (("background", "lesion"), SIDES, 1)
+    assert (predictor.classes, predictor.patch, predictor.channels) == (("background", "lesion"), PATCH, 1)
     assert predictor.preparation == Preparation()
     assert predictor.sampling == {"network": "cs", "overlap": 0.5}
     chosen = predictor.with_settings(settings(network="mean", windows=9, largest_component=True))
