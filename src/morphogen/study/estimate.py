@@ -22,10 +22,10 @@ SECONDS_A_STEP = 0.16
 """One optimiser step of the default U-Net."""
 OF_A_CLASSIFIER = 0.1
 """What the small classifier takes of that."""
-OF_A_SEMI_STEP = {"diff-cl": 4.1, "cps": 3.1, "ua-mt": 3.5, "bcp": 2.0}
-"""What a step of an arm that learns from unannotated images takes of it, by method: CPU time of ``morphogen train
-diffcl PHANTOMS --preset network=unet+labelled=20+method=METHOD`` with ``--max-train-steps`` 34 less 4, over that of
-``morphogen train unet PHANTOMS``; 64 px, on one thread."""
+OF_A_SEMI_STEP = {"diff-cl": 5.1, "cps": 3.9, "ua-mt": 4.3, "bcp": 2.3}
+"""What a step of an arm that learns from unannotated images takes of it, by method: CPU time on one thread, median over
+the steps in which these have a say, of ``morphogen train diffcl PHANTOMS --max-train-steps 22 --preset
+network=unet+labelled=20+method=METHOD`` over ``morphogen train unet PHANTOMS --max-train-steps 22``, encoder lite0."""
 SECONDS_A_GENERATOR_STEP = 0.7
 """One optimiser step of Siamese-Diffusion on the foundation `tiny`."""
 SECONDS_A_DECODER_STEP = 1.0
