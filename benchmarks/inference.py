@@ -94,6 +94,11 @@ def measure(
     return {name: times[1:] for name, times in taken.items()}, said
 
 
+def against(times: Sequence[float], others: Sequence[float]) -> float:
+    """Median over rounds of the one time over the other."""
+    return statistics.median(mine / other for mine, other in zip(times, others, strict=True))
+
+
 def sides(word: str) -> tuple[int, ...]:
     """``96x96x48``."""
     found = tuple(int(side) for side in word.split("x"))
@@ -122,14 +127,17 @@ def main(words: Sequence[str] | None = None) -> int:
     taken, said = measure(ways, Volume(image, None, None), options.rounds)
     off = max(float(np.abs(said[f"{n} at once"] - said[OURS]).max()) for n in WINDOWS if n != AT_ONCE)
     mine = taken[OURS]
-    ratios = {name: statistics.median(t / m for t, m in zip(times, mine, strict=True)) for name, times in taken.items()}
+    ratios = {name: against(times, mine) for name, times in taken.items()}
+    windows = {n: taken[OURS if n == AT_ONCE else f"{n} at once"] for n in WINDOWS}
+    of_one = {n: against(times, windows[1]) for n, times in windows.items()}
     print("| way | volumes a minute | time, of ours |\n|---|---|---|")
     for name, times in taken.items():
         print(f"| {name} | {60 / statistics.median(times):.2f} | {ratios[name]:.2f} |")
+    print(f"\nWindows at once, time of one: {', '.join(f'{n} {ratio:.2f}' for n, ratio in of_one.items())}\n")
     result: dict[str, Any] = {
         "name": "inference", "peer": f"{PEER}, {options.steps} DDIM steps", "ours_s": statistics.median(mine),
         "peer_s": statistics.median(taken[PEER]), "ratio": ratios[PEER], "equal": off <= TOLERANCE, "difference": off,
-        "ratios": ratios, "shape": options.shape, "patch": options.patch, "filters": options.filters,
+        "ratios": ratios, "windows_of_one": of_one, "shape": options.shape, "patch": options.patch, "filters": options.filters,
         "rounds": options.rounds, "threads": options.threads,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores",
     }  # fmt: skip

@@ -27,3 +27,5 @@ def test_it_runs_and_windows_at_once_change_nothing(capsys: pytest.CaptureFixtur
     assert found["ratio"] == found["ratios"][module.PEER]
     assert found["ratios"][module.OURS] == 1
     assert len(found["ratios"]) == 8
+    assert list(found["windows_of_one"]) == ["1", "2", "4", "8"]
+    assert found["windows_of_one"]["1"] == 1
