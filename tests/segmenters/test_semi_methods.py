@@ -20,6 +20,7 @@ from morphogen.segmenters.diffcl.last_features import LastFeatures
 from morphogen.segmenters.diffcl.methods import METHODS
 from morphogen.segmenters.diffcl.methods.base import MeanTeacher, Method, Parts, confident, pseudo_loss
 from morphogen.segmenters.diffcl.methods.bcp import boxes_left_out, paste
+from morphogen.segmenters.diffcl.methods.cps import _set_apart
 from morphogen.segmenters.diffcl.methods.diff_cl import DiffCL, on_grid
 from morphogen.segmenters.diffcl.methods.ua_mt import consistency
 from morphogen.segmenters.diffcl.ramp import sigmoid_ramp
@@ -143,6 +144,18 @@ def test_the_two_networks_of_cps_start_apart() -> None:
     made = method("cps")
     pairs = zip(made.cs.parameters(), made.modules["second"].parameters(), strict=True)
     assert not any(torch.equal(a, b) for a, b in pairs if a.ndim > 1)
+
+
+def test_pretrained_weights_of_the_second_network_of_cps_stay() -> None:
+    first, second = (
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)),
+    )
+    second[0].load_state_dict(first[0].state_dict())
+    before = [conv.weight.clone() for conv in second]
+    _set_apart(first, second)
+    assert torch.equal(second[0].weight, before[0])
+    assert not torch.equal(second[1].weight, before[1])
 
 
 def test_labels_that_are_not_sure_do_not_count() -> None:

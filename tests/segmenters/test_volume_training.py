@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from morphogen.errors import InputError, StoppedError
 from morphogen.segmenters.diffcl.config import SemiConfig
 from morphogen.segmenters.diffcl.methods import METHODS
+from morphogen.segmenters.diffcl.methods.base import Parts
 from morphogen.segmenters.diffcl.task import SemiTask
+from morphogen.segmenters.diffcl.validation import Validation
+from morphogen.segmenters.diffcl.vnet import VNet, VNetConfig
 from morphogen.segmenters.diffcl.volumes import PatchConfig, train_volumes
+from morphogen.training.task import Draw
 from segmenters.few_volumes import few
 
 PATCH = PatchConfig(patch=(16, 16, 16))
@@ -89,6 +93,33 @@ def test_unlabelled_volumes_are_needed_and_their_number_is_part_of_the_run(tmp_p
     train_volumes(few(tmp_path / "data"), config("cps", 1), PATCH, tmp_path / "run")
     with pytest.raises(InputError, match="other settings"):
         train_volumes(few(tmp_path / "data", unlabelled=2), config("cps", 1), PATCH, tmp_path / "run")
+
+
+class Numbers:
+    """A stream whose images are their own index."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def draw(self, index: int, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return torch.full((1, 16, 16), float(index)), torch.zeros(16, 16, dtype=torch.long)
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(6, 10), (10, 6)])
+def test_the_longer_stream_is_walked_through_and_the_shorter_one_drawn_evenly(labelled: int, unlabelled: int) -> None:
+    settings = config("cps")
+    net = VNetConfig(dims=2, filters=1)
+    parts = Parts(settings, 2, lambda: VNet(net), lambda: VNet(net), torch.zeros(1, 1, 16, 16))
+    task = SemiTask(parts, Numbers(labelled), Numbers(unlabelled), Validation([], [], (16, 16)), lambda *_: None)
+    assert len(task) == 10
+    batch = task.batch([Draw(i % 10, seed) for seed, i in enumerate(range(3000))])
+    for name, n in (("image_l", labelled), ("image_u", unlabelled)):
+        seen = batch[name][:, 0, 0, 0].long().bincount(minlength=n)
+        assert len(seen) == n
+        assert (seen == 300).all() if n == 10 else (seen - 500).abs().max() < 100  # 4.5 deviations
 
 
 def test_a_patch_that_leaves_nothing_to_normalise_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env, reduce
-from torch import nn
+from accelerate.utils import gather_object, parse_flag_from_env, reduce
+from torch import Tensor, nn
 
 from morphogen.errors import InputError
 from morphogen.launched import place
@@ -36,3 +36,10 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
         if count:
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = reduce(grad, "sum")
+
+
+def rows_of_all(tensor: Tensor) -> Tensor:
+    """The rows of all processes, in the order of these; they may have different numbers of them."""
+    if PartialState().num_processes == 1:
+        return tensor
+    return torch.cat(gather_object([tensor.cpu()])).to(tensor.device)

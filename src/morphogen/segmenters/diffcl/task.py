@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from morphogen.registry import load
 from morphogen.segmenters.diffcl.methods import METHODS
@@ -22,7 +22,7 @@ from morphogen.training.task import Batch, Draw, Phase
 class SemiTask:
     """One method on two streams. An item is a labelled and an unlabelled image, so that every part of a batch has both.
 
-    The longer stream is walked through evenly; the other one as often as it takes.
+    The longer stream is walked through, epoch by epoch; of the shorter one an item is drawn for each of its items.
     """
 
     def __init__(
@@ -61,19 +61,20 @@ class SemiTask:
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """``image_l`` (B, C, *S), ``label`` (B, *S), ``seed`` (B,), and ``image_u`` where it is taken."""
-        labelled = [self.labelled.draw(draw.index % len(self.labelled), draw.seed) for draw in draws]
+        labelled = [self._draw(self.labelled, draw, "labelled") for draw in draws]
         batch: Batch = {
             "image_l": torch.stack([image for image, _ in labelled]),
             "label": torch.stack([label for _, label in labelled if label is not None]),
             "seed": torch.tensor([draw.seed for draw in draws]),
         }
         if self.method.takes_unlabelled:
-            others = (
-                self.unlabelled.draw(draw.index % len(self.unlabelled), seed_of(draw.seed, "unlabelled"))
-                for draw in draws
-            )
-            batch["image_u"] = torch.stack([image for image, _ in others])
+            batch["image_u"] = torch.stack([self._draw(self.unlabelled, draw, "unlabelled")[0] for draw in draws])
         return batch
+
+    def _draw(self, stream: Stream, draw: Draw, name: str) -> tuple[Tensor, Tensor | None]:
+        seed = seed_of(draw.seed, name)
+        index = draw.index if len(stream) == len(self) else seed_of(seed, "item") % len(stream)
+        return stream.draw(index, seed)
 
     def to(self, device: Any) -> None:
         """Nothing lies outside `modules`."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from morphogen.segmenters.diffcl.methods.base import Method, Parts, confident, labelled_losses, pseudo_loss
 from morphogen.training.task import Batch, Phase, Progress
 
+_CONVS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
 
 class CPS(Method):
     """Each learns the other's hard labels of the unlabelled patches; the first one predicts."""
@@ -17,7 +19,7 @@ class CPS(Method):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self.second = parts.student()
-        self.second.apply(_xavier)
+        _set_apart(self.cs, self.second)
         self.modules["second"] = self.second
 
     def phases(self) -> Sequence[Phase]:
@@ -39,7 +41,8 @@ class CPS(Method):
         return losses
 
 
-def _xavier(module: nn.Module) -> None:
-    """Other random weights than the first network's, drawn in another way, too (as SSL4MIS does)."""
-    if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        nn.init.xavier_normal_(module.weight)
+def _set_apart(first: nn.Module, second: nn.Module) -> None:
+    """Draw the second network's random weights in another way, too (as SSL4MIS does); pretrained ones stay."""
+    for one, other in zip(first.modules(), second.modules(), strict=True):
+        if isinstance(other, _CONVS) and not torch.equal(one.weight, other.weight):  # type: ignore[arg-type]
+            nn.init.xavier_normal_(other.weight)

@@ -25,6 +25,7 @@ from morphogen.segmenters.diffcl.methods.base import (
     labelled_losses,
     pseudo_loss,
 )
+from morphogen.training.processes import rows_of_all
 from morphogen.training.rng import torch_rng
 from morphogen.training.task import Batch, Phase, Progress
 
@@ -107,9 +108,9 @@ class DiffCL(Method):
         most = max(1, self.config.bank // _STEPS_REMEMBERED)
         kept = [draw((classes == c) & (right.flatten() == c), most, rng) for c in range(self.parts.n_classes)]
         chosen = torch.cat(kept)
-        if len(chosen):
-            with evaluating(self.projector):
-                self.bank.push(self.projector(flat[chosen]), classes[chosen])
+        with evaluating(self.projector):
+            # every process remembers the same, so that any of them can write the checkpoint
+            self.bank.push(rows_of_all(self.projector(flat[chosen])), rows_of_all(classes[chosen]))
 
     def _contrast(self, features: Tensor, agreed: Tensor, seeds: Tensor) -> Tensor:
         """L_cl of unlabelled features (B, C, *S'), of as many voxels that the sets reach their largest size."""
