@@ -29,19 +29,21 @@ class Train(Verb):
 
     Options that are not given keep the method's own default. Records whose split is ``test`` are left aside before any
     of their pixels are read; those of ``val`` choose the checkpoint of a segmenter or classifier, and no generator sees
-    them. A classifier learns the classes of the images (column class of records.csv) and needs no masks.
+    them. A classifier learns the classes of the images (column class of records.csv) and needs no masks. diffcl learns
+    from what has no mask, too, and takes volumes (NIfTI, nnU-Net raw, lists of h5 or NIfTI files) as well as pictures.
     """
 
     method: tyro.conf.Positional[str]
     """Name of a generator, segmenter or classifier."""
     data: tyro.conf.Positional[Path]
-    """Folder of annotated images, in any layout that `morphogen data check` reads; for dual, some may have no mask."""
+    """Folder of annotated images, in any layout that `morphogen data check` reads; for dual and diffcl, some may have no
+    mask."""
     out: Path
     """Run folder: config.yaml, metrics.jsonl, previews/, checkpoints/, final/."""
     mask_values: str | None = None
     """What the values in the masks mean, e.g. 0=0,7=1,255=2; found by itself where it is clear."""
     resolution: int | None = None
-    """Side in px at which the method works (segmenters and classifiers: 64)."""
+    """Side in px at which the method works (segmenters and classifiers: 64; not of volumes)."""
     train_batch_size: int | None = None
     """Rows of one optimiser step."""
     gradient_accumulation_steps: int | None = None
@@ -81,7 +83,9 @@ class Train(Verb):
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
     and normals=FOLDER for the images to paint into; for dual also lora, canvas and sd2+FOLDER, and sd15 is its
     foundation alone, without a recipe); segmenters: option=value, joined by + (size=b0+weights=none; for latent
-    objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none)."""
+    objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none). diffcl: a
+    benchmark's layout (la2018, brats2019, pancreas-a, pancreas-b, acdc) and option=value
+    (method=cps+labelled=8+spacing=2.5+patch=64x48x32; its README lists them; of pictures network=unet)."""
     init: str | None = None
     """Generators siamese and controlnet: zero (as published), pretrained (hint path made on phantoms) or auto."""
     adapt_steps: int | None = None
@@ -95,7 +99,7 @@ class Train(Verb):
     """Segmenters: published, for resolution, batch, length, optimiser, schedule and scales of the paper; options given
     beside it win. By default a short training that fits a CPU."""
     augmentation: str | None = None
-    """Segmenters, classifiers: none or geometric."""
+    """Segmenters, classifiers: none or geometric; diffcl of volumes: or strong (intensities, too)."""
     scales: tuple[float, ...] | None = None
     """Segmenters: sizes at which the steps train in turn, as factors on --resolution (0.75 1 1.25)."""
     colour_exchange: bool | None = None
