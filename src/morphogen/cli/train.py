@@ -36,8 +36,8 @@ class Train(Verb):
     method: tyro.conf.Positional[str]
     """Name of a generator, segmenter or classifier."""
     data: tyro.conf.Positional[Path]
-    """Folder of annotated images, in any layout that `morphogen data check` reads; for dual and diffcl, some may have no
-    mask."""
+    """Folder of annotated images, in any layout that `morphogen data check` reads; for dual and diffcl some may
+    have no mask."""
     out: Path
     """Run folder: config.yaml, metrics.jsonl, previews/, checkpoints/, final/."""
     mask_values: str | None = None
