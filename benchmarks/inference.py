@@ -137,8 +137,8 @@ def main(words: Sequence[str] | None = None) -> int:
     result: dict[str, Any] = {
         "name": "inference", "peer": f"{PEER}, {options.steps} DDIM steps", "ours_s": statistics.median(mine),
         "peer_s": statistics.median(taken[PEER]), "ratio": ratios[PEER], "equal": off <= TOLERANCE, "difference": off,
-        "ratios": ratios, "windows_of_one": of_one, "shape": options.shape, "patch": options.patch, "filters": options.filters,
-        "rounds": options.rounds, "threads": options.threads,
+        "ratios": ratios, "windows_of_one": of_one, "shape": options.shape, "patch": options.patch,
+        "filters": options.filters, "rounds": options.rounds, "threads": options.threads,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {os.cpu_count()} cores",
     }  # fmt: skip
     print(json.dumps(result))
