@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -121,6 +122,27 @@ def test_overlap_zero_is_each_window_by_itself(run: Path) -> None:
     image = prepared(case.image)
     halves = [cs_of(predictor, image[:, part]) for part in (slice(PATCH[0]), slice(PATCH[0], None))]
     np.testing.assert_allclose(predictor.probabilities(case), np.concatenate(halves, axis=1), rtol=0, atol=1e-6)
+
+
+def test_a_stride_puts_windows_where_protocols_put_them(run: Path) -> None:
+    """First voxels 0, s, 2 s, ... and the last one that fits; a voxel has the mean of the windows over it."""
+    shape, stride = (PATCH[0] + 11, PATCH[1] + 5, PATCH[2]), (4, 5, 3)
+    case = volume(shape)
+    image = prepared(case.image)
+    sums, counts = np.zeros((2, *shape)), np.zeros(shape)
+    starts = [
+        [min(i * s, n - p) for i in range(-(-(n - p) // s) + 1)] for n, p, s in zip(shape, PATCH, stride, strict=True)
+    ]
+    assert list(map(len, starts)) == [4, 2, 1]
+    predictor = VolumePredictor.load(run, settings=settings(stride=stride))
+    for start in itertools.product(*starts):
+        box = tuple(slice(a, a + p) for a, p in zip(start, PATCH, strict=True))
+        sums[(slice(None), *box)] += cs_of(predictor, image[(slice(None), *box)])
+        counts[box] += 1
+    np.testing.assert_allclose(predictor.probabilities(case), sums / counts, rtol=0, atol=1e-5)
+    assert predictor.sampling == {"network": "cs", "stride": [4, 5, 3]}
+    with pytest.raises(InputError, match="leaves gaps"):
+        VolumePredictor.load(run, settings=settings(stride=(PATCH[0] + 1, 1, 1)))
 
 
 def test_a_volume_that_is_stored_otherwise_is_segmented_alike(run: Path) -> None:

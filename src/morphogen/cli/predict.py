@@ -26,7 +26,7 @@ _SCALES = {"std": 0.5, "entropy": 1.0}
 """Maps of uncertainty, and the value that is written as 255."""
 _IMAGES_AT_ONCE = 32
 _OF_PICTURES = ("ensemble", "uncertainty")
-_OF_VOLUMES = ("network", "overlap", "largest_component", "preset", "part")
+_OF_VOLUMES = ("network", "overlap", "stride", "largest_component", "preset", "part")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,8 @@ class Predict(Verb):
     that chose the weights where left out."""
     overlap: float | None = None
     """Volumes: part of a window's side that its neighbour shares, 0 to below 1; 0.5 where left out."""
+    stride: tuple[int, int, int] | None = None
+    """Volumes: voxels from a window to the next along each axis, in place of --overlap (18 18 4, say)."""
     largest_component: bool = False
     """Volumes: keep the largest connected part of every class."""
     preset: str | None = None
@@ -107,9 +109,14 @@ class Predict(Verb):
         from morphogen.segmenters.diffcl.volume_predictor import VolumeSettings
 
         stated: dict[str, Any] = {
-            **{name: getattr(self, name) for name in ("network", "steps", "seed", "overlap", "largest_component")},
+            **{
+                name: getattr(self, name)
+                for name in ("network", "steps", "seed", "overlap", "stride", "largest_component")
+            },
             "windows": self.batch_size,
         }
+        if self.stride is not None and self.overlap is not None:
+            raise InputError(f"--overlap {self.overlap}: --stride says where windows lie; leave one of them out")
         settings = VolumeSettings(**{name: value for name, value in stated.items() if value is not None})
         records = volume_records(self.images, self.preset, self.part)
         return predict_volumes(self.run_folder, records, self.out, settings, self.probabilities, device)

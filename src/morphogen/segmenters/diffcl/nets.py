@@ -43,7 +43,7 @@ class TwoNets(nn.Module):
         which: Which = "cs",
         steps: int = 10,
         seed: int = 0,
-        overlap: float = 0.5,
+        overlap: float | Sequence[float] = 0.5,
         batch_size: int = 4,
     ) -> Tensor:
         """Class probabilities of whole images or volumes of one size.
@@ -54,7 +54,7 @@ class TwoNets(nn.Module):
             which: Network.
             steps: DDIM steps of the diffusion network.
             seed: Of its start noise.
-            overlap: Of the windows, in [0, 1).
+            overlap: Of the windows, in [0, 1), along all axes or along each.
             batch_size: Windows at once.
 
         Returns:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from morphogen.data.volumes.patches import pad, unpad
 from morphogen.metrics.overlap import class_counts, dice_from_counts
 from morphogen.segmenters.diffcl.config import SemiConfig
 from morphogen.segmenters.diffcl.nets import TwoNets, Which
@@ -66,9 +67,12 @@ class Validation:
         images, made = list(self.images[:first]), []
         size = _AT_ONCE if images[0].shape[1:] == self.patch else 1
         for start in range(0, len(images), size):
-            batch = torch.stack(images[start : start + size]).to(device)
+            # padded as patches are in training, where a volume is smaller than a window
+            padded = [pad(image.numpy(), None, self.patch) for image in images[start : start + size]]
+            batch = torch.from_numpy(np.stack([image for image, _, _ in padded])).to(device)
             probabilities = nets.probabilities(batch, self.patch, which, steps, overlap=0.25)
-            made += list(probabilities.argmax(dim=1).cpu().numpy())
+            labels = probabilities.argmax(dim=1).cpu().numpy()
+            made += [unpad(one, margins) for one, (_, _, margins) in zip(labels, padded, strict=True)]
         return made
 
     def preview(self, nets: TwoNets, config: SemiConfig, path: Path, most: int = 4) -> None:

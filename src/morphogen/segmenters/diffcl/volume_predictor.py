@@ -31,6 +31,7 @@ class VolumeSettings:
         steps: DDIM steps of the diffusion network, 1 to 1000.
         seed: Of the diffusion network's start noise, 0 where it is not stated.
         overlap: Part of a window's side that its neighbour shares, in [0, 1).
+        stride: Voxels from a window to the next along each axis, in place of `overlap`, as protocols state it.
         windows: Windows that pass the networks together; changes the time and the memory alone.
         largest_component: Keep the largest connected part of every class.
 
@@ -42,6 +43,7 @@ class VolumeSettings:
     steps: int | None = None
     seed: int | None = None
     overlap: float = 0.5
+    stride: tuple[int, int, int] | None = None
     windows: int = 4
     largest_component: bool = False
 
@@ -50,6 +52,8 @@ class VolumeSettings:
             raise InputError(f"--steps {self.steps}: must lie in 1 to {T}")
         if not 0 <= self.overlap < 1:
             raise InputError(f"--overlap {self.overlap}: must lie in 0 to 1, 1 excluded")
+        if self.stride is not None and min(self.stride) < 1:
+            raise InputError(f"--stride {' '.join(map(str, self.stride))}: must be 1 or more along every axis")
         if self.windows < 1:
             raise InputError(f"--batch-size {self.windows}: is not positive; give at least 1")
 
@@ -110,6 +114,9 @@ class VolumePredictor(StoredNet):
         """
         network = settings.network or self.config["network"]
         self.net.refuse(network)
+        if settings.stride is not None and any(s > side for s, side in zip(settings.stride, self.patch, strict=True)):
+            words, patch = (" ".join(map(str, numbers)) for numbers in (settings.stride, self.patch))
+            raise InputError(f"--stride {words}: leaves gaps between windows of {patch}; give at most these sides")
         stated = next((name for name in ("steps", "seed") if getattr(settings, name) is not None), None)
         if network == "cs" and stated is not None:
             remedy = "leave it out" if self.net.ds is None else "add --network ds or mean, or leave it out"
@@ -141,7 +148,16 @@ class VolumePredictor(StoredNet):
         """The settings that a prediction depends on."""
         noise = {} if self.network == "cs" else {"steps": self.steps, "seed": self.seed}
         component = {"largest_component": True} if self.settings.largest_component else {}
-        return {"network": self.network, **noise, "overlap": self.settings.overlap, **component}
+        stride = self.settings.stride
+        step = {"overlap": self.settings.overlap} if stride is None else {"stride": list(stride)}
+        return {"network": self.network, **noise, **step, **component}
+
+    @property
+    def _overlap(self) -> float | tuple[float, ...]:
+        """Of windows, along all axes or along each; half a voxel more keeps a stride what it is when it is cut off."""
+        if self.settings.stride is None:
+            return self.settings.overlap
+        return tuple(max(0.0, 1 - (s + 0.5) / side) for s, side in zip(self.settings.stride, self.patch, strict=True))
 
     def __call__(self, case: Record | Volume) -> NDArray[np.int64]:
         """(X, Y, Z) int64 label ids: the class of the largest of `probabilities`, of equal ones the lowest."""
@@ -194,7 +210,7 @@ class VolumePredictor(StoredNet):
         device, chosen = next(self.net.parameters()).device, self.settings
         given = torch.from_numpy(image)[None].to(device)
         made = self.net.probabilities(
-            given, self.patch, self.network, self.steps, self.seed, chosen.overlap, chosen.windows
+            given, self.patch, self.network, self.steps, self.seed, self._overlap, chosen.windows
         )
         found: NDArray[np.float32] = made[0].cpu().numpy()
         return found

@@ -14,17 +14,15 @@ Probabilities = Callable[[Tensor], Tensor]
 
 
 def over_windows(
-    probabilities: Probabilities, image: Tensor, patch: Sequence[int], overlap: float, batch_size: int
+    probabilities: Probabilities, image: Tensor, patch: Sequence[int], overlap: float | Sequence[float], batch_size: int
 ) -> Tensor:
     """Probabilities of whole volumes: the mean of those of all windows over a voxel.
 
-    A volume that is smaller than the patch is padded by repeating its border, and its output cropped.
-
     Args:
         probabilities: The network.
-        image: (B, C, *S).
+        image: (B, C, *S), no smaller than the patch.
         patch: Sides of a window.
-        overlap: Part of a window's side that its neighbour shares, in [0, 1).
+        overlap: Part of a window's side that its neighbour shares, in [0, 1), along all axes or along each.
         batch_size: Windows that pass the network together.
 
     Returns:
@@ -39,7 +37,6 @@ def over_windows(
         predictor=probabilities,
         overlap=overlap,
         mode="constant",
-        padding_mode="replicate",
     )
     return found.float()
 

@@ -27,7 +27,7 @@ MM = ("hd95_mm", "asd_mm")
 JUDGE = "diffcl"
 
 Segment = Callable[[Record], NDArray[np.int64]]
-"""A volume -> its label map on the grid of its file."""
+"""A volume -> its label map, on the grid and with the axes of `read_label`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from morphogen.data.mask_values import parse_mask_values
 from morphogen.data.volumes.check import refuse_unreadable_volumes
+from morphogen.data.volumes.files import read_volume
 from morphogen.data.volumes.readers import read_volumes
 from morphogen.errors import InputError
 from morphogen.progress import say, track
@@ -72,4 +73,5 @@ def _sizes(desk: Desk) -> str:
 
 
 def _load(run: Path, device: str) -> Segment:
-    return VolumePredictor.load(run, device)
+    predictor = VolumePredictor.load(run, device)
+    return lambda record: predictor(read_volume(record))  # axes as labels are read, whatever the file's
