@@ -49,7 +49,8 @@ def batch(dims: int = 2, rows: int = 2, side: int = 16) -> Batch:
     return {
         "image_l": torch.randn(rows, 1, *shape, generator=rng),
         "label": torch.randint(0, 3, (rows, *shape), generator=rng),
-        "image_u": torch.randn(rows, 1, *shape, generator=rng),
+        "image_u": (unlabelled := torch.randn(rows, 1, *shape, generator=rng)),
+        "guessed_u": unlabelled,
         "seed": torch.arange(rows),
     }
 
@@ -118,6 +119,28 @@ def test_each_network_of_diff_cl_learns_the_hard_labels_of_the_other() -> None:
     assert losses["pseudo"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert losses["log/agreement"].item() == pytest.approx((said == taught).float().mean().item())
     assert set(losses) == {"cross_entropy", "dice", "pseudo", "log/agreement"}
+
+
+@pytest.mark.parametrize("name", ["diff-cl", "cps", "ua-mt", "bcp"])
+def test_labels_are_guessed_of_the_one_view_and_learned_on_the_other(name: str) -> None:
+    """What is guessed depends on the view for it alone; of the two phases of Diff-CL both learn on the other."""
+    made, data = method(name, eta=0.0) if name == "diff-cl" else method(name), batch()
+    with torch.no_grad():  # an untrained head says one class everywhere
+        for net in (made.cs, made.modules["second"] if name == "cps" else made.cs):
+            net.head.bias -= net(data["image_u"]).mean(dim=(0, 2, 3))
+            net.head.weight *= 100
+    made.modules.eval()
+    other = {**data, "guessed_u": data["image_u"].flip(-1)}
+    found = [
+        {key: loss.item() for phase in made.phases() for key, loss in phase.loss(some, AFTER).items()}
+        for some in (dict(data), other)
+    ]
+    changed = {key for key in found[0] if abs(found[1][key] - found[0][key]) > 1e-7}
+    assert changed
+    assert not {"cross_entropy", "dice", "cross_entropy_2", "dice_2"} & changed
+    if name == "diff-cl":
+        with torch.no_grad():
+            assert torch.equal(other["pseudo_c"], made.cs(other["guessed_u"]).argmax(dim=1))
 
 
 def test_the_supervised_part_is_half_cross_entropy_and_half_dice() -> None:

@@ -107,6 +107,10 @@ class Numbers:
     def draw(self, index: int, seed: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         return torch.full((1, 16, 16), float(index)), torch.zeros(16, 16, dtype=torch.long)
 
+    def views(self, index: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = self.draw(index, seed)[0]
+        return image, image
+
 
 @pytest.mark.parametrize(("labelled", "unlabelled"), [(6, 10), (10, 6)])
 def test_the_longer_stream_is_walked_through_and_the_shorter_one_drawn_evenly(labelled: int, unlabelled: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from morphogen.data.augment import affine_maps, warp_pairs
 from morphogen.data.pairs import Pairs
-from morphogen.data.volumes.patches import draw_patch
+from morphogen.data.volumes.patches import draw_patch, strong
 from morphogen.data.volumes.sources import VolumeSource
 from morphogen.segmenters.task import PairSource
 from morphogen.training.net_files import to_input
@@ -25,6 +25,10 @@ class Stream(Protocol):
 
     def draw(self, index: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """Image (C, *S) float32 and label (*S) int64, None of an unlabelled one."""
+        ...
+
+    def views(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
+        """An image as a network learns it, and as its label is guessed: the same place, perhaps less changed."""
         ...
 
 
@@ -51,6 +55,14 @@ class VolumePatches:
         image, label = draw_patch(volume.image, volume.label, self.patch, rng, self.augmentation, self.foreground)
         return torch.from_numpy(image), None if label is None else torch.from_numpy(label).long()
 
+    def views(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
+        if self.augmentation != "strong":
+            image = self.draw(index, seed)[0]
+            return image, image
+        rng = numpy_rng(seed, "patch")
+        turned = draw_patch(self.source[index].image, None, self.patch, rng, "turns")[0]
+        return torch.from_numpy(strong(turned, rng)), torch.from_numpy(turned)
+
 
 class Pictures:
     """Whole pictures at working resolution, perhaps turned and warped; several sources are joined end to end."""
@@ -74,3 +86,7 @@ class Pictures:
         if self.geometric:
             images, masks = warp_pairs(images, masks, affine_maps([seed]))
         return images[0], masks[0] if self.labelled else None
+
+    def views(self, index: int, seed: int) -> tuple[Tensor, Tensor]:
+        image = self.draw(index, seed)[0]
+        return image, image

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from morphogen.registry import load
 from morphogen.segmenters.diffcl.methods import METHODS
@@ -60,21 +60,22 @@ class SemiTask:
         return self.method.phases()
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
-        """``image_l`` (B, C, *S), ``label`` (B, *S), ``seed`` (B,), and ``image_u`` where it is taken."""
-        labelled = [self._draw(self.labelled, draw, "labelled") for draw in draws]
+        """``image_l`` (B, C, *S), ``label`` (B, *S), ``seed`` (B,), and ``image_u`` and ``guessed_u`` where taken."""
+        labelled = [self.labelled.draw(*self._item(self.labelled, draw, "labelled")) for draw in draws]
         batch: Batch = {
             "image_l": torch.stack([image for image, _ in labelled]),
             "label": torch.stack([label for _, label in labelled if label is not None]),
             "seed": torch.tensor([draw.seed for draw in draws]),
         }
         if self.method.takes_unlabelled:
-            batch["image_u"] = torch.stack([self._draw(self.unlabelled, draw, "unlabelled")[0] for draw in draws])
+            views = [self.unlabelled.views(*self._item(self.unlabelled, draw, "unlabelled")) for draw in draws]
+            batch["image_u"], batch["guessed_u"] = (torch.stack(some) for some in zip(*views, strict=True))
         return batch
 
-    def _draw(self, stream: Stream, draw: Draw, name: str) -> tuple[Tensor, Tensor | None]:
+    def _item(self, stream: Stream, draw: Draw, name: str) -> tuple[int, int]:
+        """Which item of a stream, and its seed."""
         seed = seed_of(draw.seed, name)
-        index = draw.index if len(stream) == len(self) else seed_of(seed, "item") % len(stream)
-        return stream.draw(index, seed)
+        return draw.index if len(stream) == len(self) else seed_of(seed, "item") % len(stream), seed
 
     def to(self, device: Any) -> None:
         """Nothing lies outside `modules`."""

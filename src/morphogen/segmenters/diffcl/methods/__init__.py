@@ -1,8 +1,9 @@
 """Ways to learn from labelled and unlabelled patches, one a file; `METHODS` is the table of them.
 
-A batch holds ``image_l`` (B, C, *S), ``label`` (B, *S) int64, ``image_u`` (B, C, *S) and ``seed`` (B,); ``supervised``
-has no ``image_u``. A method's ``modules`` are what a checkpoint keeps: ``cs`` is the network that predicts, ``ds`` the
-diffusion network where there is one.
+A batch holds ``image_l`` (B, C, *S), ``label`` (B, *S) int64, ``image_u`` and ``guessed_u`` (B, C, *S), which are one
+image as it is learned and as its label is guessed, and ``seed`` (B,); ``supervised`` has neither of the two. A method's
+``modules`` are what a checkpoint keeps: ``cs`` is the network that predicts, ``ds`` the diffusion network where there
+is one.
 """
 
 from __future__ import annotations

@@ -104,6 +104,21 @@ def confident(probabilities: Tensor, least: float) -> Tensor:
     return labels if least == 0 else labels.masked_fill(top < least, -1)
 
 
+def guess(net: nn.Module, batch: Batch, logits: Tensor) -> Tensor:
+    """(B, K, *S) probabilities of the unlabelled images, without gradient.
+
+    Args:
+        net: Which network guesses.
+        batch: Their two views.
+        logits: What it said of those that are learned; taken where both views are one.
+    """
+    if torch.equal(batch["guessed_u"], batch["image_u"]):
+        return logits.detach().float().softmax(dim=1)
+    with evaluating(net):
+        probabilities: Tensor = net(batch["guessed_u"]).float().softmax(dim=1)
+    return probabilities
+
+
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """No gradient, and the statistics and dropout of evaluation."""

@@ -41,7 +41,7 @@ class BCP(Method):
         self.teacher.follow(self.cs)
         unlabelled = batch["image_u"]
         with evaluating(self.teacher):
-            pseudo = self.teacher.net(unlabelled).argmax(dim=1)
+            pseudo = self.teacher.net(batch["guessed_u"]).argmax(dim=1)
         pseudo = torch.from_numpy(np.stack([largest_component(p) for p in pseudo.cpu().numpy()])).to(label.device)
         inwards = self.cs(paste(image, unlabelled, outside))  # labelled around, unlabelled within the box
         outwards = self.cs(paste(unlabelled, other, outside))

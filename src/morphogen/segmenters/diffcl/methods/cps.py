@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from morphogen.segmenters.diffcl.methods.base import Method, Parts, confident, labelled_losses, pseudo_loss
+from morphogen.segmenters.diffcl.methods.base import Method, Parts, confident, guess, labelled_losses, pseudo_loss
 from morphogen.training.task import Batch, Phase, Progress
 
 _CONVS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -34,7 +34,8 @@ class CPS(Method):
         losses |= {f"{name}_2": loss for name, loss in labelled_losses(second[:n], batch["label"]).items()}
         if weight := self.weight(progress):
             least, dice = self.config.confidence, self.config.pseudo_dice
-            labels = [confident(logits[n:].detach().softmax(dim=1), least) for logits in (first, second)]
+            pairs = ((self.cs, first), (self.second, second))
+            labels = [confident(guess(net, batch, logits[n:]), least) for net, logits in pairs]
             losses["pseudo"] = weight * pseudo_loss(first[n:], labels[1], dice)
             losses["pseudo_2"] = weight * pseudo_loss(second[n:], labels[0], dice)
             losses["log/agreement"] = (labels[0] == labels[1]).float().mean()

@@ -22,6 +22,7 @@ from morphogen.segmenters.diffcl.methods.base import (
     Parts,
     confident,
     evaluating,
+    guess,
     labelled_losses,
     pseudo_loss,
 )
@@ -57,12 +58,11 @@ class DiffCL(Method):
         n, unlabelled, seeds = len(batch["image_l"]), batch["image_u"], batch["seed"]
         logits, features = self.seen(torch.cat([batch["image_l"], unlabelled]))
         losses = dict(labelled_losses(logits[:n], batch["label"]))
-        said = logits[n:].detach().float().softmax(dim=1)
-        batch["pseudo_c"] = confident(said, self.config.confidence)
+        batch["pseudo_c"] = confident(guess(self.cs, batch, logits[n:]), self.config.confidence)
         if self.contrasts:
             self._remember(features[:n].detach(), logits[:n].detach(), batch["label"], seeds)
         if weight := self.weight(progress):
-            sampled = self.sample(unlabelled, seeds, self.config.pseudo_steps, "pseudo")
+            sampled = self.sample(batch["guessed_u"], seeds, self.config.pseudo_steps, "pseudo")
             taught = confident(sampled, self.config.confidence)
             losses["pseudo"] = weight * pseudo_loss(logits[n:], taught, self.config.pseudo_dice)
             agreed = taught.masked_fill(taught != batch["pseudo_c"], -1)

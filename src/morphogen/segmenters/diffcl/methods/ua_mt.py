@@ -32,7 +32,7 @@ class UAMT(Method):
         logits = self.cs(torch.cat([batch["image_l"], unlabelled]))
         losses = dict(labelled_losses(logits[:n], batch["label"]))
         if weight := self.weight(progress):
-            target, entropy = self._teach(unlabelled, batch["seed"])
+            target, entropy = self._teach(batch["guessed_u"], batch["seed"])
             ramp = sigmoid_ramp(progress.fraction - self.config.start, self.config.ramp)
             sure = entropy < (0.75 + 0.25 * ramp) * math.log(self.parts.n_classes)
             losses["consistency"] = weight * consistency(logits[n:], target, sure)
