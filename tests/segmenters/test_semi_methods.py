@@ -92,6 +92,13 @@ def test_unlabelled_data_has_no_say_before_its_time(name: str) -> None:
     assert made.weight(AFTER) == made.config.weight
 
 
+def test_the_convolutional_network_may_listen_later_than_the_diffusion_network() -> None:
+    made, data = method("diff-cl", start=0.1, patience=0.5), batch()
+    for fraction, cs_listens, ds_listens in ((0.05, False, False), (0.3, False, True), (0.7, True, True)):
+        cs, ds = (phase.loss(data, Progress(round(100 * fraction), 100)) for phase in made.phases())
+        assert ("pseudo" in cs, "pseudo" in ds) == (cs_listens, ds_listens)
+
+
 def test_the_two_losses_of_diff_cl_reach_one_network_each() -> None:
     made, data = method("diff-cl"), batch()
     assert isinstance(made, DiffCL)

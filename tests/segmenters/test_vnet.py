@@ -87,6 +87,14 @@ def test_a_config_file_makes_the_same_net_again() -> None:
     assert build({**asdict(VNetConfig(filters=1)), "hfm": [3]}).config.hfm == (3,)  # as JSON has it
 
 
+def test_dropout_is_of_two_places_or_in_a_denoiser_of_all() -> None:
+    def drops(config: VNetConfig) -> list[float]:
+        return [m.p for m in VNet(config).modules() if isinstance(m, torch.nn.Dropout3d)]
+
+    assert drops(VNetConfig(filters=1)) == [0.5]  # one module, used twice
+    assert drops(VNetConfig(filters=1, denoiser=True, dropout=0.1)) == [0.1] * (12 + 9 + 4 + 4)
+
+
 def test_what_cannot_be_is_refused_in_one_line() -> None:
     for settings in ({"dims": 4}, {"filters": 0}, {"norm": "layer"}, {"hfm": (5,)}, {"n_classes": 1}):
         with pytest.raises(InputError, match="diffcl"):

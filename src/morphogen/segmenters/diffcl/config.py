@@ -81,6 +81,8 @@ class SemiConfig(SupervisedConfig, NetConfig):
         mu: Weight of what unlabelled data says, mu1 and mu2; None for the method's own. [ours]
         eta: Weight of the contrast within it; 0 for none. [ours: SS-Net's]
         start: Part of the steps before unlabelled data has a say. [ours: about 1,000 to 2,000 of 15,000]
+        patience: Part of the steps, after `start`, in which the convolutional network does not listen to the diffusion
+            network yet, which learns more slowly, while that one listens already. [ours]
         ramp: Part of the steps in which its weight grows. [ours: 6,000 of 15,000, as UA-MT and MC-Net]
         confidence: Pseudo-labels of lower probability do not count; 0 for all. [ours]
         pseudo_dice: Soft Dice beside cross-entropy on pseudo-labels.
@@ -88,6 +90,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
         test_steps: DDIM steps of a prediction by the diffusion network.
         signal_scale: b of the mask's signal (`morphogen.segmenters.diffcl.diffusion`). [ours]
         late: How much oftener large t are drawn; 0 for uniform. [ours]
+        denoiser_dropout: Of the diffusion network, after every convolution: 0.1 as GenericSSL has it.
         denoiser_norm: Normalisation of the diffusion network. Statistics of a batch mix the time steps of its rows,
             where those that are sampled together have one; statistics of an instance do not. [ours]
         bank: Features that are remembered of each class. [ours]
@@ -105,6 +108,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
     mu: float | None = None
     eta: float = 0.1
     start: float = 0.1
+    patience: float = 0.0
     ramp: float = 0.4
     confidence: float = 0.0
     pseudo_dice: bool = False
@@ -112,6 +116,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
     test_steps: int = 10
     signal_scale: float = 0.5
     late: float = 1.0
+    denoiser_dropout: float = 0.1
     denoiser_norm: Norm = "instance"
     bank: int = 256
     rho: float = 0.1
@@ -128,7 +133,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
         self._one_of("denoiser_norm", get_args(Norm))
         self._positive("tau", "cut", "signal_scale", "rho")
         self._not_negative("mu", "eta", "late")
-        for name in ("start", "ramp", "confidence", "teacher_decay", "rho", "signal_scale"):
+        for name in ("start", "patience", "ramp", "confidence", "teacher_decay", "rho", "signal_scale"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must lie in 0 to 1")
         for name, most in (("pseudo_steps", 1000), ("test_steps", 1000), ("bank", 1 << 20), ("voxels", 1 << 20)):
@@ -140,7 +145,7 @@ class SemiConfig(SupervisedConfig, NetConfig):
     def denoiser(self, dims: int, in_channels: int, n_classes: int) -> VNetConfig:
         """The diffusion network: as the other one, without its high-frequency modules."""
         plain = replace(self.shape(dims, in_channels, n_classes), hfm=())
-        return replace(plain, norm=self.denoiser_norm, denoiser=True)
+        return replace(plain, norm=self.denoiser_norm, dropout=self.denoiser_dropout, denoiser=True)
 
     @property
     def weight(self) -> float:

@@ -24,7 +24,6 @@ ENCODER_CONVS, DECODER_CONVS = (1, 2, 3, 3, 3), (3, 3, 2, 1)
 MULTIPLE = 2 ** (len(ENCODER_CONVS) - 1)
 """Sides have to be multiples of it."""
 TIME_WIDTH, TIME_HIDDEN = 128, 512
-_DROPOUT, _DENOISER_DROPOUT = 0.5, 0.1
 
 Norm = Literal["batch", "instance"]
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -51,6 +50,7 @@ class VNetConfig:
         hfm: Levels, counted from 1, whose skip has a high-frequency module; none for the plain network.
         high_frequency: What these modules are like.
         denoiser: Takes x_t beside the image, and the time t.
+        dropout: Of whole channels: after the coarsest and the last level; of a denoiser after every convolution.
     """
 
     dims: int = 3
@@ -61,12 +61,15 @@ class VNetConfig:
     hfm: tuple[int, ...] = ()
     high_frequency: HFMConfig = field(default_factory=HFMConfig)
     denoiser: bool = False
+    dropout: float = 0.5
 
     def __post_init__(self) -> None:
         if self.dims not in _CONV:
             raise InputError(f"diffcl: dims {self.dims}: choose 2 (images) or 3 (volumes)")
         if min(self.filters, self.in_channels) < 1 or self.n_classes < 2:
             raise InputError(f"diffcl: filters {self.filters}, classes {self.n_classes}: need 1 and 2 at least")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"diffcl: dropout {self.dropout}: must lie in 0 to 1, 1 excluded")
         if self.norm not in ("batch", "instance"):
             raise InputError(f"diffcl: norm {self.norm}: choose batch or instance")
         if not set(self.hfm) <= set(range(1, len(ENCODER_CONVS))):
@@ -86,7 +89,7 @@ class _Unit(nn.Module):
         self.conv = conv
         self.norm = _NORM[config.norm, config.dims](width)
         self.denoiser = config.denoiser
-        self.drop = _DROP[config.dims](_DENOISER_DROPOUT) if config.denoiser else nn.Identity()
+        self.drop = _DROP[config.dims](config.dropout) if config.denoiser else nn.Identity()
         self.time = nn.Linear(TIME_HIDDEN, width) if config.denoiser and timed else None
 
     def forward(self, x: Tensor, time: Tensor | None) -> Tensor:
@@ -140,7 +143,7 @@ class VNet(nn.Module):
                 for level in sorted(config.hfm)
             }
         )
-        self.drop = nn.Identity() if config.denoiser else _DROP[config.dims](_DROPOUT)
+        self.drop = nn.Identity() if config.denoiser else _DROP[config.dims](config.dropout)
         self.head = conv(config.filters, config.n_classes, 1)
         if config.denoiser:
             self.time = nn.Sequential(

@@ -69,11 +69,12 @@ class Method:
             groups=parameter_groups(net, config, norm_decay=True),
         )
 
-    def weight(self, progress: Progress) -> float:
-        """mu times the ramp-up; 0 until unlabelled data has a say."""
-        if progress.fraction < self.config.start:
+    def weight(self, progress: Progress, later: float = 0.0) -> float:
+        """mu times the ramp-up; 0 until unlabelled data has a say, and for a part `later` of the steps after that."""
+        start = self.config.start + later
+        if progress.fraction < start:
             return 0.0
-        return self.config.weight * sigmoid_ramp(progress.fraction - self.config.start, self.config.ramp)
+        return self.config.weight * sigmoid_ramp(progress.fraction - start, self.config.ramp)
 
 
 class Supervised(Method):

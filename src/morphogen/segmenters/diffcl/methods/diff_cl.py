@@ -61,7 +61,7 @@ class DiffCL(Method):
         batch["pseudo_c"] = confident(guess(self.cs, batch, logits[n:]), self.config.confidence)
         if self.contrasts:
             self._remember(features[:n].detach(), logits[:n].detach(), batch["label"], seeds)
-        if weight := self.weight(progress):
+        if weight := self.weight(progress, self.config.patience):
             sampled = self.sample(batch["guessed_u"], seeds, self.config.pseudo_steps, "pseudo")
             taught = confident(sampled, self.config.confidence)
             losses["pseudo"] = weight * pseudo_loss(logits[n:], taught, self.config.pseudo_dice)
