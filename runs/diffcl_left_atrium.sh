@@ -13,7 +13,7 @@ what=("${@:2}")
 export OMP_NUM_THREADS=${THREADS:-1}
 headline=(supervised cps diff-cl)
 exploratory=(diff-cl+operator=none diff-cl+eta=0 bcp ua-mt supervised+labelled=all)
-settings=la2018+spacing=2.5+patch=64x48x32+filters=8+norm=instance+augmentation=strong
+settings=la2018+spacing=2.5+normalise=zscore+patch=64x48x32+augmentation=strong+filters=8+norm=instance+denoiser_dropout=0
 
 compare() {
     morphogen compare "${MORPHOGEN_DATA:?name the folder of the real images}/left_atrium" --out "$out" --preset "$settings" \

@@ -13,7 +13,7 @@ from morphogen.training.supervised import SupervisedConfig
 
 Method = Literal["diff-cl", "cps", "ua-mt", "bcp", "supervised"]
 NO_HFM: Literal["none"] = "none"
-_MU = {"diff-cl": 1.0, "cps": 1.0, "ua-mt": 0.1, "bcp": 0.5, "supervised": 0.0}
+_MU = {"diff-cl": 0.3, "cps": 0.3, "ua-mt": 0.1, "bcp": 0.5, "supervised": 0.0}
 """Weight of what unlabelled data says where none is stated; of UA-MT and BCP as published."""
 
 
@@ -80,12 +80,13 @@ class SemiConfig(SupervisedConfig, NetConfig):
             ``supervised``, the labelled data alone.
         mu: Weight of what unlabelled data says, mu1 and mu2; None for the method's own. [ours]
         eta: Weight of the contrast within it; 0 for none. [ours: SS-Net's]
-        start: Part of the steps before unlabelled data has a say. [ours: about 1,000 to 2,000 of 15,000]
+        start: Part of the steps before unlabelled data has a say. [ours]
         patience: Part of the steps, after `start`, in which the convolutional network does not listen to the diffusion
             network yet, which learns more slowly, while that one listens already. [ours]
-        ramp: Part of the steps in which its weight grows. [ours: 6,000 of 15,000, as UA-MT and MC-Net]
+        ramp: Part of the steps in which its weight grows. [ours]
         confidence: Pseudo-labels of lower probability do not count; 0 for all. [ours]
-        pseudo_dice: Soft Dice beside cross-entropy on pseudo-labels.
+        pseudo_dice: Soft Dice beside cross-entropy on pseudo-labels; where foreground is rare, cross-entropy alone
+            makes it shrink. [ours]
         pseudo_steps: DDIM steps of a pseudo-label in training. [ours]
         test_steps: DDIM steps of a prediction by the diffusion network.
         signal_scale: b of the mask's signal (`morphogen.segmenters.diffcl.diffusion`). [ours]
@@ -108,14 +109,14 @@ class SemiConfig(SupervisedConfig, NetConfig):
     mu: float | None = None
     eta: float = 0.1
     start: float = 0.1
-    patience: float = 0.0
-    ramp: float = 0.4
+    patience: float = 0.4
+    ramp: float = 0.2
     confidence: float = 0.0
-    pseudo_dice: bool = False
-    pseudo_steps: int = 2
+    pseudo_dice: bool = True
+    pseudo_steps: int = 1
     test_steps: int = 10
-    signal_scale: float = 0.5
-    late: float = 1.0
+    signal_scale: float = 0.2
+    late: float = 4.0
     denoiser_dropout: float = 0.1
     denoiser_norm: Norm = "instance"
     bank: int = 256

@@ -9,7 +9,8 @@ def published() -> dict[str, Any]:
     """Fields of `SemiConfig`: V-Net of 16 filters, 15,000 steps of 2 + 2 patches, SGD 0.01, learning rate constant.
 
     As MC-Net and CAML train; what Diff-CL itself states could not be read. The ramp is UA-MT's 6,000 steps, unlabelled
-    data has a say after 1,000 (DiffRect). SGD's momentum is Nesterov's, theirs is plain.
+    data has a say after 1,000 (DiffRect), and the convolutional network listens after 2,000. SGD's momentum is
+    Nesterov's, theirs is plain.
     """
     return {
         "filters": 16,
@@ -22,6 +23,7 @@ def published() -> dict[str, Any]:
         "lr_warmup_steps": 0,
         "max_grad_norm": 0.0,
         "start": 1_000 / 15_000,
+        "patience": 1_000 / 15_000,
         "ramp": 6_000 / 15_000,
         "checkpointing_steps": 1_000,
         "validation_steps": 1_000,
