@@ -1,11 +1,11 @@
 """From the grid and units of a file to those of a network, and back.
 
-In order: axes to RAS, clip and scale of the intensities (statistics of a channel over its whole volume, before any
-resampling), resampling. Grids are aligned by their outer edges, so n voxels become ``round(n * spacing / target)``,
-and the way back is the same geometry read the other way. Images are smoothed before they are made smaller, by a
-Gaussian of (s - 1) / 2 voxels for a factor s (the rule of skimage and MONAI; edge voxels are repeated outside, where
-MONAI's `Resize` takes zeros and so darkens the border), then taken linearly. Labels: the class whose indicator is
-largest after linear interpolation, which keeps thin structures that nearest neighbour breaks.
+In order: clip and scale of the intensities (by MONAI; statistics of a channel over its whole volume, before any
+resampling), axes to RAS, resampling. Grids are aligned by their outer edges, so n voxels become
+``round(n * spacing / target)``, and the way back is the same geometry read the other way. Images are smoothed before
+they are made smaller, by a Gaussian of (s - 1) / 2 voxels for a factor s (the rule of skimage and MONAI; edge voxels
+are repeated outside, where MONAI's `Resize` takes zeros and so darkens the border), then taken linearly. Labels: the
+class whose indicator is largest after linear interpolation, which keeps thin structures that nearest neighbour breaks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Normalise = Literal["zscore", "minmax", "none"]
-_EPS = 1e-8
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def prepare(volume: Volume, label: NDArray[np.int64] | None, preparation: Prepar
         label: (X, Y, Z) label ids in 0..255 on its grid, or None.
         preparation: What is to be done.
     """
-    image = np.stack([_scaled(channel, preparation) for channel in volume.image])
+    image = _scaled(volume.image, preparation)
     kept = None if label is None else label.astype(np.uint8)
     spacing, turn = volume.spacing, None
     if preparation.reorient and volume.affine is not None:
@@ -138,21 +137,24 @@ def prepare(volume: Volume, label: NDArray[np.int64] | None, preparation: Prepar
     return Prepared(image, kept, volume.shape, spacing, turn)
 
 
-def _scaled(channel: NDArray[np.float32], preparation: Preparation) -> NDArray[np.float32]:
-    values: NDArray[Any] = channel
+def _scaled(image: NDArray[np.float32], preparation: Preparation) -> NDArray[np.float32]:
+    """(C, X, Y, Z) -> the same in the units of a network, by MONAI's transforms, each channel by itself."""
+    from monai import transforms  # takes seconds to import
+
+    steps: list[Any] = []
     if preparation.percentiles is not None:
-        low, high = np.percentile(values, preparation.percentiles)
-        values = values.clip(low, high)
+        steps.append(transforms.ClipIntensityPercentiles(*preparation.percentiles, channel_wise=True))
     if preparation.window is not None:
         low, high = preparation.window
-        values = (values.clip(low, high) - low) / (high - low)
+        steps.append(transforms.ScaleIntensityRange(low, high, b_min=0.0, b_max=1.0, clip=True))
     if preparation.normalise == "zscore":
-        mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-        values = (values - mean) / max(deviation, _EPS)
+        steps.append(transforms.NormalizeIntensity(channel_wise=True))
     elif preparation.normalise == "minmax":
-        values = (values - values.min()) / max(float(values.max()) - float(values.min()), _EPS)
-    scaled: NDArray[np.float32] = values.astype(np.float32)
-    return scaled
+        steps.append(transforms.ScaleIntensity(minv=0.0, maxv=1.0, channel_wise=True))
+    scaled = image
+    for step in steps:
+        scaled = step(scaled)
+    return np.asarray(scaled, dtype=np.float32)
 
 
 def _turned(values: NDArray[Any], turn: NDArray[np.float64]) -> NDArray[Any]:
