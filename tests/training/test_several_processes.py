@@ -26,6 +26,7 @@ from morphogen.errors import InputError, WorkError
 from morphogen.training import loop
 from morphogen.training.checkpoint import newest_checkpoint
 from morphogen.training.loop import fit
+from morphogen.training.processes import rows_of_all
 from morphogen.training.rng import normal
 from morphogen.training.task import Batch, Draw, LoopConfig, Phase, Progress
 
@@ -115,6 +116,7 @@ def first(folder: Path) -> dict[str, Any]:
     found["again"] = fault(again, CONFIG, folder / "whole") or again.draws
     found["other"] = fault(Pictures(), replace(CONFIG, seed=6), folder / "whole")
     found["few"] = fault(Pictures(), replace(CONFIG, train_batch_size=1), folder / "few")
+    found["rows"] = [rows_of_all(torch.full((n, 2), RANK + 0.5)).tolist() for n in (1 + RANK, 1 - RANK)]
     report(folder, "first", found)
     fit(Pictures(kill(5, 0, signal.SIGKILL)), CONFIG, folder / "killed", {})
     return found
@@ -216,6 +218,13 @@ def test_one_process_goes_on_with_what_two_have_begun(folder: Path) -> None:
     fit(task, CONFIG, folder / "handed", {})
     assert len(task.draws) == 2
     assert_same_run(folder / "handed", folder / "one")
+
+
+def test_every_process_has_the_rows_of_all_in_one_order_though_they_differ_in_number(folder: Path) -> None:
+    of_first, of_second = [0.5, 0.5], [1.5, 1.5]
+    for found in reports(folder, "first"):
+        assert found["rows"] == [[of_first, of_second, of_second], [of_first]]
+    assert torch.equal(rows_of_all(torch.ones(3)), torch.ones(3))  # of one process
 
 
 def test_all_processes_refuse_what_one_refuses(folder: Path) -> None:

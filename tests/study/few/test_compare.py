@@ -21,7 +21,7 @@ from morphogen.errors import InputError
 from morphogen.study.few.cells import Desk, few_of
 from morphogen.study.few.folds import make_folds
 from morphogen.study.few.recipe import CompareConfig
-from morphogen.study.few.report import build
+from morphogen.study.few.report import build, signed
 from morphogen.study.few.results import join
 from morphogen.study.few.rows import row_of
 from morphogen.study.few.run import compare
@@ -232,6 +232,11 @@ def test_intervals_take_volumes_as_the_unit(data: Path, tmp_path: Path, monkeypa
     t = 2.5706  # of five degrees of freedom
     assert half == pytest.approx(t * values.std(ddof=1) / math.sqrt(6), rel=0.2)
     assert one["p"] == pytest.approx(2 / 2**6)  # all six of one sign
+
+
+def test_figures_of_the_page_have_their_digits_and_signs() -> None:
+    assert [signed(v, "dice") for v in (0.0123, -0.5, -0.0001, 0.0)] == ["+0.012", "−0.500", "0.000", "0.000"]
+    assert [signed(v, "asd_mm") for v in (1.26, -0.04)] == ["+1.3", "0.0"]
 
 
 def test_dry_run_says_what_is_to_be_made(data: Path, tmp_path: Path) -> None:

@@ -94,5 +94,6 @@ def number(value: float, metric: str) -> str:
 
 
 def signed(value: float, metric: str) -> str:
-    """As `number`, with its sign."""
-    return f"{value:+.{1 if metric.startswith(('hd95', 'asd')) else 3}f}".replace("-", "−")
+    """As `number`, with its sign; what is rounded to nothing has none."""
+    text = number(value, metric)
+    return text.lstrip("-") if float(text) == 0 else f"{'+' if value > 0 else ''}{text}".replace("-", "−")
