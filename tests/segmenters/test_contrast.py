@@ -57,6 +57,14 @@ def test_voxels_are_drawn_to_their_class_and_the_least_like_pushed_away() -> Non
     assert after[worst, 0] < before[worst, 0]
 
 
+def test_half_precision_changes_nothing() -> None:
+    z, prototypes = unit(40, 0), unit(3, 1)
+    pseudo = torch.tensor([i % 3 for i in range(40)])
+    plain = propagation_loss(z, pseudo, prototypes, [True] * 3, 0.2, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(propagation_loss(z, pseudo, prototypes, [True] * 3, 0.2, 0.1), plain)
+
+
 def test_nothing_known_or_nothing_trusted_costs_nothing() -> None:
     z = unit(10, 0).requires_grad_()
     for pseudo, known in ((torch.zeros(10), [False, False]), (-torch.ones(10), [True, True])):

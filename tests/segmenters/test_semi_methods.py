@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from morphogen.errors import InputError
 from morphogen.registry import load
+from morphogen.segmenters.any_size import AnySize
 from morphogen.segmenters.diffcl.components import largest_component
 from morphogen.segmenters.diffcl.config import SemiConfig
 from morphogen.segmenters.diffcl.last_features import LastFeatures
@@ -21,8 +22,8 @@ from morphogen.segmenters.diffcl.methods import METHODS
 from morphogen.segmenters.diffcl.methods.base import MeanTeacher, Method, Parts, confident, pseudo_loss
 from morphogen.segmenters.diffcl.methods.bcp import boxes_left_out, paste
 from morphogen.segmenters.diffcl.methods.cps import _set_apart
-from morphogen.segmenters.diffcl.methods.diff_cl import DiffCL, on_grid
-from morphogen.segmenters.diffcl.methods.ua_mt import consistency
+from morphogen.segmenters.diffcl.methods.diff_cl import OUTSIDE, DiffCL, on_grid
+from morphogen.segmenters.diffcl.methods.ua_mt import UAMT, consistency
 from morphogen.segmenters.diffcl.ramp import sigmoid_ramp
 from morphogen.segmenters.diffcl.vnet import VNet, VNetConfig
 from morphogen.segmenters.losses import cross_entropy, soft_dice_loss
@@ -215,13 +216,14 @@ def test_masked_losses_are_those_of_the_voxels_that_are_left() -> None:
 def test_a_mean_teacher_is_the_student_first_and_then_its_moving_average() -> None:
     student = nn.Linear(3, 2)
     teacher = MeanTeacher(nn.Linear(3, 2), 0.9)
-    teacher.follow(student)
+    teacher.follow(student, 0)
     expected = student.weight.detach().clone()
     assert torch.equal(teacher.net.weight, expected)
     for step in range(1, 15):
         with torch.no_grad():
             student.weight += 1
-        teacher.follow(student)
+        teacher.follow(student, step)
+        teacher.follow(student, step)  # of another part of the same step
         decay = min(1 - 1 / (step + 1), 0.9)
         expected = decay * expected + (1 - decay) * student.weight.detach()
         assert torch.allclose(teacher.net.weight, expected, atol=1e-5)
@@ -298,6 +300,40 @@ def test_last_features_are_what_the_head_reads_whatever_the_network() -> None:
     assert on_grid(labels, torch.zeros(1, 1, 8, 8)).shape == (1, 8, 8)
 
 
+def test_labels_lie_on_the_grid_of_a_network_that_pads() -> None:
+    """48 pixels are padded to 64 at their ends; features have half the resolution."""
+    labels = torch.arange(48)[None, None].repeat(1, 48, 1)
+    found = on_grid(labels, torch.zeros(1, 1, 32, 32), multiple=32)
+    assert (found[0, 24:] == OUTSIDE).all()
+    assert (found[0, :, 24:] == OUTSIDE).all()
+    assert (found[0, 0, :24] - 2 * torch.arange(24)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", ["diff-cl"])
+def test_contrast_of_a_network_that_pads_leaves_the_padding_out(name: str) -> None:
+    made, data = method(name, side=48), batch(side=48)
+    assert isinstance(made, DiffCL)
+    made.cs = AnySize(made.cs, 32)
+    made.seen, made.multiple = LastFeatures(made.cs, data["image_l"][:1]), 32
+    seen = []
+    made.projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    losses = made.loss(data, AFTER)
+    assert losses["contrast"].isfinite()
+    assert all(len(features) <= 2 * 48 * 48 for features in seen)
+
+
+def test_the_ramp_of_certainty_of_ua_mt_is_over_the_whole_training() -> None:
+    made, data = method("ua-mt"), batch()
+    assert isinstance(made, UAMT)
+    shares = []
+    for step in (50, 99):
+        entropy = torch.full((2, 16, 16), (0.75 + 0.25 * sigmoid_ramp(step / 100, 1.0)) * math.log(3))
+        entropy[:, :8] -= 1e-4
+        made._teach = lambda image, seeds, e=entropy: (torch.full((2, 3, 16, 16), 1 / 3), e)  # type: ignore[method-assign]
+        shares.append(made.loss(data, Progress(step, 100))["log/sure"].item())
+    assert shares == [0.5, 0.5]
+
+
 def test_the_largest_part_of_every_class_is_kept() -> None:
     labels = np.zeros((6, 6, 6), dtype=np.int64)
     labels[0:2, 0:2, 0:2] = 1
@@ -320,6 +356,9 @@ def test_the_largest_part_of_every_class_is_kept() -> None:
         ({"method": "cps", "validate_by": "ds"}, "no diffusion network"),
         ({"operator": "sobel"}, "sobel"),
         ({"mu": -1.0}, "mu"),
+        ({"start": 0.6, "patience": 0.4}, "no step for unlabelled data"),
+        ({"method": "bcp", "train_batch_size": 1}, "2 rows at least"),
+        ({"method": "bcp", "train_batch_size": 2, "gradient_accumulation_steps": 2}, "2 rows at least"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from morphogen.errors import InputError, StoppedError
 from morphogen.segmenters.diffcl.config import SemiConfig
 from morphogen.segmenters.diffcl.methods import METHODS
 from morphogen.segmenters.diffcl.methods.base import Parts
+from morphogen.segmenters.diffcl.nets import TwoNets
 from morphogen.segmenters.diffcl.task import SemiTask
 from morphogen.segmenters.diffcl.validation import Validation
 from morphogen.segmenters.diffcl.vnet import VNet, VNetConfig
@@ -103,6 +105,14 @@ def test_unlabelled_volumes_are_needed_and_their_number_is_part_of_the_run(tmp_p
     train_volumes(few(tmp_path / "data"), config("cps", 1), PATCH, tmp_path / "run")
     with pytest.raises(InputError, match="other settings"):
         train_volumes(few(tmp_path / "data", unlabelled=2), config("cps", 1), PATCH, tmp_path / "run")
+
+
+def test_validation_volumes_of_several_sizes_are_looked_at_one_by_one() -> None:
+    net = TwoNets(VNet(VNetConfig(filters=1)).eval(), None, 2, 1.0)
+    images = [torch.randn(1, *shape) for shape in ((16, 16, 16), (20, 16, 12), (16, 16, 16))]
+    looks = Validation(images, [np.zeros(image.shape[1:], np.uint8) for image in images], (16, 16, 16))
+    assert [made.shape for made in looks.predicted(net, "cs", 1)] == [image.shape[1:] for image in images]
+    assert looks.scores(net, config("supervised"))["score"] >= 0
 
 
 class Numbers:

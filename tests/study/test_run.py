@@ -209,7 +209,7 @@ def test_a_further_test_set_that_holds_training_images_is_refused(
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_training(make_config: Make, quick: Any) -> None:
-    with pytest.raises(InputError, match="--device gpu: cannot be used here; use cpu"):
+    with pytest.raises(InputError, match="--device gpu: is not to be had here"):
         run_study(make_config(device="gpu"), quick.tools)
     assert quick.jobs == []
 

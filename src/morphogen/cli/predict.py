@@ -84,7 +84,7 @@ class Predict(Verb):
             InputError: No segmenter or classifier, no images, a folder that holds something else, probabilities of more
                 than two classes, or settings that the run's method does not have.
         """
-        from morphogen.cli.devices import usable_device
+        from morphogen.devices import usable_device
         from morphogen.training.net_files import kind_of
 
         if self.batch_size is not None and self.batch_size < 1:

@@ -12,6 +12,9 @@ from morphogen.errors import InputError
 if TYPE_CHECKING:
     from morphogen.data.records import Dataset
 
+_PATCHES = 2
+"""Labelled patches of a step, and as many unlabelled ones, where none are stated: the published number."""
+
 
 def train_few(data: Path, mask_values: str | None, options: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Train on a folder of volumes, or of pictures.
@@ -45,7 +48,7 @@ def train_few(data: Path, mask_values: str | None, options: Mapping[str, Any], o
     if words.layout is not None or holds_volumes(data):
         if resolution is not None:
             raise InputError(f"--resolution {resolution}: is of pictures; for volumes write --preset spacing=... ")
-        return _volumes(data, rule, words, semi, augmentation, out)
+        return _volumes(data, rule, words, {"train_batch_size": _PATCHES, **semi}, augmentation, out)
     for name in [*words.patches, *words.preparation]:
         raise InputError(f"--preset {name}=: is of volumes, and {data} holds pictures; leave it out")
     return _pictures(data, mask_values, words, {**semi, "augmentation": augmentation or "geometric"}, resolution, out)
@@ -65,8 +68,7 @@ def _volumes(
     preset = PRESETS.get(words.layout or "")
     kind = {"geometric": "turns"}.get(augmentation or "", augmentation)
     patches = patches_of(preset, {**words.patches, **({"augmentation": kind} if kind else {})})
-    found = read_volumes(data, words.layout, words.labelled, rule)
-    kept = found.where(lambda record: record.split != "test")
+    kept = read_volumes(data, words.layout, words.labelled, rule, without=("test",))
     refuse_unreadable_volumes(kept)
     validation = kept.where(lambda record: record.split == "val")
     train = kept.where(lambda record: record.split != "val")

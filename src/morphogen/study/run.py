@@ -13,6 +13,7 @@ from morphogen.data.mask_values import parse_mask_values
 from morphogen.data.pairs import refuse_unreadable
 from morphogen.data.readers import read_dataset
 from morphogen.data.records import Dataset
+from morphogen.devices import usable_device
 from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
 from morphogen.generators import GENERATORS
@@ -82,7 +83,7 @@ def prepare(config: StudyConfig) -> Bench:
         InputError: Something is.
     """
     config.check()
-    _usable(config.device)
+    usable_device(config.device)
     rule = None if config.mask_values is None else parse_mask_values(config.mask_values)
     dataset = read_dataset(config.data, mask_values=rule).annotated
     if not len(dataset):
@@ -213,16 +214,6 @@ def refuse_leaks(bench: Bench) -> None:
         ours = {"sets": {bench.dataset.name: {"training_ids": [], "phashes": signatures(bench.dataset).hashes}}}
         for dataset in bench.tests.values():
             refuse_overlaps(dataset, ours, "this study")
-
-
-def _usable(device: str) -> None:
-    """Find now, and not after the first training, that there is no such device."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown word, no driver, or a build without CUDA
-        raise InputError(f"--device {device}: cannot be used here; use cpu") from error
 
 
 def _further(name: str, folder: Path, dataset: Dataset, rule: Mapping[int, int] | None) -> Dataset:

@@ -35,6 +35,13 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
 
 
+@pytest.mark.parametrize("normalise", ["zscore", "minmax"])
+def test_the_volume_itself_stays_as_it_was(normalise: str) -> None:
+    given = volume(grey())
+    prepare(given, None, Preparation(normalise=normalise, percentiles=(1, 99)))  # type: ignore[arg-type]
+    assert np.array_equal(given.image[0], grey())
+
+
 def test_nothing_asked_for_is_nothing_done() -> None:
     made = prepare(volume(grey()), blob().astype(np.int64), AS_IT_IS)
     assert np.array_equal(made.image[0], grey())

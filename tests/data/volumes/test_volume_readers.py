@@ -317,6 +317,34 @@ def test_faults_are_one_line_with_file_and_remedy(tmp_path: Path, spoil: Callabl
     assert refused(root).startswith(line)
 
 
+def test_labels_of_a_part_that_is_left_out_are_not_opened(tmp_path: Path) -> None:
+    """A class that the test part alone shows is none, and its label file may be anything."""
+    root = listed(tmp_path / "LA")
+    (root / "t" / "mri_norm2.h5").write_bytes(b"no h5 file")
+    with pytest.raises(InputError, match="mri_norm2"):
+        read_volumes(root)
+    label = blob()
+    label[0, 0, 0] = 2
+    put_h5(root / "t" / "mri_norm2.h5", image=grey(), label=label)
+    assert len(read_volumes(root).classes) == 3
+    data = read_volumes(root, without=("test",))
+    assert (data.ids, len(data.classes)) == (("c", "a", "b"), 2)
+    with pytest.raises(InputError, match="left out"):
+        read_volumes(root, without=("train", "val", "test"))
+
+
+def test_faulty_lists_are_lists_of_volumes_where_no_pictures_lie_beside_them(tmp_path: Path) -> None:
+    root = listed(tmp_path / "LA")
+    put_list(root / "train.list", "c", "c")
+    assert holds_volumes(root)
+    put_list(root / "train.list", "gone")
+    put_list(root / "test.list", "gone too")
+    assert holds_volumes(root)
+    (root / "images").mkdir()
+    Image.new("L", (4, 4)).save(root / "images" / "gone.png")
+    assert not holds_volumes(root)
+
+
 def test_how_many_are_labelled(tmp_path: Path) -> None:
     root = listed(tmp_path)
     assert "has 3 labelled training volumes, not 4; ask for fewer" in refused(root, labelled=4)

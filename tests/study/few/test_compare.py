@@ -22,7 +22,7 @@ from morphogen.study.few.cells import Desk, few_of
 from morphogen.study.few.folds import make_folds
 from morphogen.study.few.recipe import CompareConfig
 from morphogen.study.few.report import build, signed
-from morphogen.study.few.results import join
+from morphogen.study.few.results import join, lead_of
 from morphogen.study.few.rows import row_of
 from morphogen.study.few.run import compare
 from segmenters.few_volumes import write_ball
@@ -163,6 +163,12 @@ def test_scores_differences_and_folds_won_are_what_they_are_by_hand(
     assert results["protocol"]["test_reads"] == 9
 
 
+def test_the_verdict_speaks_of_diff_cl_as_it_is_wherever_its_row_stands() -> None:
+    assert lead_of(["supervised", "diff-cl+operator=none", "diff-cl"]) == "diff-cl"
+    assert lead_of(["diff-cl+operator=none", "diff-cl+eta=0", "cps"]) == "diff-cl+operator=none"
+    assert lead_of(["supervised"]) is None
+
+
 def test_a_row_beats_where_it_wins_four_folds_of_five_and_rows_can_join_later(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +188,11 @@ def test_a_row_beats_where_it_wins_four_folds_of_five_and_rows_can_join_later(
         ({"rows": ("cps", "cps")}, "none twice"),
         ({"preset": "la2019"}, "neither option=value nor one of"),
         ({"preset": "la2018+method=cps", "rows": ("diff-cl",)}, "method is the row's"),
-        ({"labelled": 4}, "trains on 4 subjects, fewer than 5"),
+        ({"labelled": 3}, "has 4 subjects to train on, and 4 leave none unlabelled"),
+        ({"rows": ("cps+labelled=all",)}, "leaves nothing unlabelled"),
+        ({"rows": ("cps+max-train-steps=9",)}, "give --max-train-steps, which holds for all rows"),
+        ({"preset": "la2018+seed=7"}, "give --seed"),
+        ({"device": "gpu"}, "--device gpu"),
         ({"folds": 9}, "too few for 9 folds"),
         ({"cells": "fold7-*"}, "matches none"),
         ({"preset": "la2018+patch=20x16x16"}, "multiples of 16"),

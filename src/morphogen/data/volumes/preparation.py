@@ -151,7 +151,7 @@ def _scaled(image: NDArray[np.float32], preparation: Preparation) -> NDArray[np.
         steps.append(transforms.NormalizeIntensity(channel_wise=True))
     elif preparation.normalise == "minmax":
         steps.append(transforms.ScaleIntensity(minv=0.0, maxv=1.0, channel_wise=True))
-    scaled = image
+    scaled = image.copy()  # some of them work in place
     for step in steps:
         scaled = step(scaled)
     return np.asarray(scaled, dtype=np.float32)

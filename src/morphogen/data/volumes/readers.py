@@ -16,13 +16,13 @@ Headers alone are read here, and label values where no rule is known; `check.ref
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from morphogen.data import nnunet
 from morphogen.data.faults import Fault, FaultError, stop
-from morphogen.data.images import is_volume, stem
+from morphogen.data.images import is_image, is_volume, stem
 from morphogen.data.mask_values import MaskRule, check_rule, default_classes
 from morphogen.data.records import Dataset, Record
 from morphogen.data.tables import apply_records_csv, inside, read_classes
@@ -78,17 +78,23 @@ def find_volume_layout(path: str | Path, lists: str | Path | None = None) -> str
 def holds_volumes(path: str | Path) -> bool:
     """Whether a folder is of one of the layouts, told by names alone; never raises.
 
-    Lists count where any name in them is that of an h5 or NIfTI file: lists of pictures are not of this kind.
+    Lists count where any name in them is that of an h5 or NIfTI file: lists of pictures are not of this kind. Faulty
+    lists count too, where no pictures lie beside them: `read_volumes` says what is wrong with them.
     """
     root = Path(path)
     try:
         if find_volume_layout(root) != "lists":
             return True
-        files = list_files(root)
-        patterns = (*IMAGES, *(pattern for preset in PRESETS.values() for pattern in preset.patterns))
-        return any(_find(root, line, patterns) is not None for file in files.values() for line in read_list(file))
     except (InputError, OSError):
         return False
+    pictures = any(is_image(file) and not is_volume(file) for file in (*root.glob("*.*"), *root.glob("images/*.*")))
+    try:
+        files = list_files(root)
+        patterns = (*IMAGES, *(pattern for preset in PRESETS.values() for pattern in preset.patterns))
+        found = any(_find(root, line, patterns) is not None for file in files.values() for line in read_list(file))
+        return found or not pictures
+    except (InputError, OSError):
+        return not pictures
 
 
 def read_volumes(
@@ -97,6 +103,7 @@ def read_volumes(
     labelled: int | None = None,
     mask_values: Mapping[int, int] | None = None,
     lists: str | Path | None = None,
+    without: Container[str] = (),
 ) -> Dataset:
     """Read a data set of whole volumes.
 
@@ -108,6 +115,7 @@ def read_volumes(
         mask_values: Raw value -> label id, where the rule is to be stated rather than taken from the preset, from
             dataset.json or from the values.
         lists: Folder of the lists, where they do not lie in `path`.
+        without: Parts of the split that are left out before any label is opened: ``test`` where something trains.
 
     Returns:
         The records: train, val, then test, each in the order of its list; by id where there are no lists, and then all
@@ -130,7 +138,10 @@ def read_volumes(
     else:
         records = sorted({"nnunet": _nnunet, "folders": _folders}[layout](root), key=lambda record: record.id)
     records = apply_records_csv(root, records, stop)
-    records = [record for part in _PARTS for record in records if record.split == part]
+    kept = [part for part in _PARTS if part not in without]
+    records = [record for part in kept for record in records if record.split == part]
+    if not records:
+        raise InputError(f"{root}: holds no volumes but of the parts {', '.join(_PARTS)} that are left out; add some")
     if labelled is not None:
         records = _hide_labels(root, records, labelled)
     rule = _rule(root, records, chosen, mask_values)

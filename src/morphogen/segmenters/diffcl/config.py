@@ -140,6 +140,11 @@ class SemiConfig(SupervisedConfig, NetConfig):
         for name, most in (("pseudo_steps", 1000), ("test_steps", 1000), ("bank", 1 << 20), ("voxels", 1 << 20)):
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"{name.replace('_', '-')} {getattr(self, name)}: must lie in 1 to {most}")
+        if self.method == "bcp" and self.train_batch_size < 2 * self.gradient_accumulation_steps:
+            raise InputError("bcp: pastes patches of a batch into each other; give 2 rows at least to each part of it")
+        if self.method == "diff-cl" and self.start + self.patience >= 1:
+            fault = f"start {self.start} and patience {self.patience}: leave no step for unlabelled data"
+            raise InputError(f"{fault}; together they must lie below 1")
         if self.validate_by != "cs" and self.method != "diff-cl":
             raise InputError(f"validate-by {self.validate_by}: {self.method} has no diffusion network; leave it out")
 

@@ -94,7 +94,8 @@ def propagation_loss(
         share: rho, the part of voxels on either end.
         tau: Temperature.
     """
-    scores = features.float() @ prototypes.float().T / tau
+    with torch.autocast(features.device.type, enabled=False):  # half precision would choose among ties
+        scores = features.float() @ prototypes.float().T / tau
     present = torch.as_tensor(known, device=scores.device)
     scores = scores.masked_fill(~present, -torch.inf)
     low = max(1, round(share * len(features)))

@@ -110,6 +110,8 @@ def train_pictures(
     sources = [*labelled, validation]
     classes, resolution = classes_of(sources), one_resolution([*sources, unlabelled])
     refuse_resolution(resolution, config)
+    if config.validate_by != "cs":
+        raise InputError(f"validate-by {config.validate_by}: of pictures the segmenter alone is kept; leave it out")
     refuse_student(name, config.architecture, len(classes))
     if config.method != "supervised" and not len(unlabelled):
         raise InputError(f"{unlabelled.dataset.root}: holds no image without a mask for {config.method}; add some")

@@ -50,8 +50,9 @@ class Validation:
         found = {"score": self._dice(nets, config.validate_by, config.pseudo_steps)}
         found[f"{config.validate_by}_dice"] = found["score"]
         if nets.ds is not None:
-            found |= {"ds_dice": self._dice(nets, "ds", config.pseudo_steps)}
             found["one_shot_dice"] = self._dice(nets, "ds", 1)
+            several = config.pseudo_steps > 1
+            found["ds_dice"] = self._dice(nets, "ds", config.pseudo_steps) if several else found["one_shot_dice"]
         return found
 
     def _dice(self, nets: TwoNets, which: Which, steps: int) -> float:
@@ -65,7 +66,7 @@ class Validation:
         """Label maps of the first images, or of all."""
         device = next(nets.parameters()).device
         images, made = list(self.images[:first]), []
-        size = _AT_ONCE if images[0].shape[1:] == self.patch else 1
+        size = _AT_ONCE if all(image.shape[1:] == self.patch for image in images) else 1
         for start in range(0, len(images), size):
             # padded as patches are in training, where a volume is smaller than a window
             padded = [pad(image.numpy(), None, self.patch) for image in images[start : start + size]]

@@ -61,8 +61,8 @@ def make_folds(recipe: CompareConfig, dataset: Dataset) -> tuple[FewFold, ...]:
     for number, fold in enumerate(grouped_folds(dataset, recipe.folds, recipe.seed)):
         subjects = list(dict.fromkeys(subject_of[i] for i in fold.train_ids))
         needed = recipe.validation + recipe.labelled
-        if len(subjects) < needed:
-            fault = f"fold {number} trains on {len(subjects)} subjects, fewer than {needed}"
+        if len(subjects) <= needed:
+            fault = f"fold {number} has {len(subjects)} subjects to train on, and {needed} leave none unlabelled"
             raise InputError(f"{dataset.root}: {fault}; lower --labelled, --validation or --folds")
         order = numpy_rng(recipe.seed, "few", number).permutation(len(subjects))
         drawn = [subjects[i] for i in order]

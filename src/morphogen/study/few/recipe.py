@@ -35,9 +35,10 @@ class CompareConfig:
     preset: str = ""
     """Words for all rows, joined by +: a benchmark's layout and options (la2018+spacing=2.5+patch=64x48x32)."""
     labelled: int = 4
-    """Labelled training volumes of a fold; the rest of its training part is unlabelled."""
+    """Labelled training volumes of a fold, by subject where one has several; the rest of its training part is
+    unlabelled."""
     validation: int = 2
-    """Labelled volumes of a fold that choose the weights."""
+    """Labelled volumes of a fold that choose the weights, by subject where one has several."""
     folds: int = 5
     """Every volume is tested once."""
     max_train_steps: int = 600

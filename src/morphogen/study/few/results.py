@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def join(out: Path) -> dict[str, Any]:
     results: dict[str, Any] = {
         "kind": "comparison",
         "rows": {row: _row(made, metrics, n_folds) for row, made in by_row.items() if made},
-        "comparisons": _comparisons(by_row, metrics),
+        "comparisons": _comparisons({row: made for row, made in by_row.items() if made}, metrics),
         "cells": [{k: v for k, v in cell.facts.items() if k != "scores"} for cell in cells],
         "missing": [f"fold{f}-{row}" for row in rows for f in range(n_folds) if f not in {c.fold for c in by_row[row]}],
         "protocol": {**recipe, "test_reads": _reads(out), "folds": n_folds},
@@ -98,7 +98,7 @@ def _row(cells: Sequence[Cell], metrics: Sequence[str], n_folds: int) -> dict[st
 
 def _comparisons(by_row: Mapping[str, Sequence[Cell]], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """The lead against every other row, and every row against the baseline, on the folds that both have."""
-    lead = next((row for row in by_row if row.partition("+")[0] == LEAD), None)
+    lead = lead_of(by_row)
     pairs = [(lead, row) for row in by_row if lead is not None and row != lead]
     pairs += [(row, BASELINE) for row in by_row if row not in (BASELINE, lead) and BASELINE in by_row]
     found = [_comparison(by_row, str(a), str(b), metric) for metric in metrics for a, b in pairs]
@@ -137,11 +137,17 @@ def _comparison(by_row: Mapping[str, Sequence[Cell]], row: str, control: str, me
     }
 
 
+def lead_of(rows: Iterable[str]) -> str | None:
+    """The row that the verdict speaks of: Diff-CL as it is, else its first variant."""
+    ours = [row for row in rows if row.partition("+")[0] == LEAD]
+    return LEAD if LEAD in ours else next(iter(ours), None)
+
+
 def verdict(results: Mapping[str, Any]) -> str:
     """One sentence a comparison of the lead's Dice."""
-    said = []
+    said, lead = [], lead_of(results["rows"])
     for one in results["comparisons"]:
-        if one["metric"] != "dice" or one["row"].partition("+")[0] != LEAD or "+" in one["row"]:
+        if one["metric"] != "dice" or one["row"] != lead:
             continue
         word = "beats" if one["beats"] else "does not beat"
         ends = "" if one["ci95"] is None else f", 95 % interval {one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f}"

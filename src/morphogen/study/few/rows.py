@@ -12,6 +12,9 @@ from morphogen.segmenters.diffcl.volumes import patches_of, preparation_of
 from morphogen.segmenters.diffcl.words import Words, read_words
 from morphogen.study.few.recipe import CompareConfig
 
+_SHARED = ("max_train_steps", "train_batch_size", "validation_steps")
+"""What all rows have in common, given as options of the verb."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -42,20 +45,21 @@ def row_of(recipe: CompareConfig, name: str) -> Row:
     if "/" in name:
         raise InputError(f"--rows {name}: holds a /, and rows are names of files; write it without")
     everything = "labelled=all" in options
+    if everything and method != "supervised":
+        raise InputError(f"--rows {name}: leaves nothing unlabelled for {method}; write supervised+labelled=all")
     said = [option for option in options if option != "labelled=all"]
     if any(option.startswith("labelled=") for option in said):
         raise InputError(f"--rows {name}: write labelled=all, or --labelled for all rows")
     words = read_words("+".join(filter(None, [recipe.preset, *said])), "--rows")
-    if words.network is not None or words.labelled is not None:
-        raise InputError(f"--preset {recipe.preset}: a comparison takes neither network= nor labelled=; leave them out")
     semi = dict(words.semi)
+    shared = {field: getattr(recipe, field) for field in _SHARED}
+    stated = {word.partition("=")[0].replace("-", "_") for word in (*recipe.preset.split("+"), *said)}
+    for word in sorted(stated & {*_SHARED, "seed", "labelled", "network"}):
+        option = f"--{word.replace('_', '-')}"
+        remedy = "leave it out" if word == "network" else f"give {option}, which holds for all rows"
+        raise InputError(f"{word}= among --preset {recipe.preset} or --rows {name}: is no word of a row; {remedy}")
     if semi.pop("method", method) != method:
         raise InputError(f"--preset {recipe.preset}: the method is the row's; leave method= out")
-    shared = {
-        "max_train_steps": recipe.max_train_steps,
-        "train_batch_size": recipe.train_batch_size,
-        "validation_steps": recipe.validation_steps,
-    }
     config = SemiConfig(method=method, **{**shared, **semi})  # type: ignore[arg-type]
     row = Row(name, words, config, everything)
     preset = layout_of(recipe)

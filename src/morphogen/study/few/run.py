@@ -12,6 +12,7 @@ from morphogen.data.mask_values import parse_mask_values
 from morphogen.data.volumes.check import refuse_unreadable_volumes
 from morphogen.data.volumes.files import read_volume
 from morphogen.data.volumes.readers import read_volumes
+from morphogen.devices import usable_device
 from morphogen.errors import InputError
 from morphogen.progress import say, track
 from morphogen.segmenters.diffcl.volume_predictor import VolumePredictor
@@ -37,6 +38,7 @@ def compare(recipe: CompareConfig, load: Callable[[Path, str], Segment] | None =
         WorkError: A training failed; the same command continues.
     """
     recipe.check()
+    usable_device(recipe.device)
     rule = None if recipe.mask_values is None else parse_mask_values(recipe.mask_values)
     layout = layout_of(recipe)
     dataset = read_volumes(recipe.data, layout.name if layout else None, mask_values=rule).annotated

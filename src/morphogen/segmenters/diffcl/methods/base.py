@@ -136,16 +136,24 @@ class MeanTeacher(nn.Module):
     """A moving average of a student (Tarvainen and Valpola 2017, arXiv:1703.01780), its buffers with it."""
 
     updates: Tensor
+    followed: Tensor
 
     def __init__(self, student: nn.Module, decay: float) -> None:
         super().__init__()
         self.net = copy.deepcopy(student).requires_grad_(False)
         self.decay = decay
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.register_buffer("followed", torch.full((), -1))
 
     @torch.no_grad()
-    def follow(self, student: nn.Module) -> None:
-        """teacher <- a teacher + (1 - a) student, a = min(1 - 1 / (updates + 1), decay): at first it is the student."""
+    def follow(self, student: nn.Module, step: int) -> None:
+        """teacher <- a teacher + (1 - a) student, a = min(1 - 1 / (updates + 1), decay): at first it is the student.
+
+        Once a step, in however many parts that is computed.
+        """
+        if int(self.followed) == step:
+            return
+        self.followed.fill_(step)
         decay = min(1 - 1 / (int(self.updates) + 1), self.decay)
         for mine, theirs in zip(self.net.parameters(), student.parameters(), strict=True):
             mine.lerp_(theirs, 1 - decay)

@@ -38,7 +38,7 @@ class BCP(Method):
             mixed, target = paste(image, other, outside), torch.where(outside, label, its_label)
             logits = self.cs(mixed)
             return {"cross_entropy": cross_entropy(logits, target) / 2, "dice": soft_dice_loss(logits, target) / 2}
-        self.teacher.follow(self.cs)
+        self.teacher.follow(self.cs, progress.step)
         unlabelled = batch["image_u"]
         with evaluating(self.teacher):
             pseudo = self.teacher.net(batch["guessed_u"]).argmax(dim=1)

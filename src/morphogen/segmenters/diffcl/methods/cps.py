@@ -38,7 +38,7 @@ class CPS(Method):
             labels = [confident(guess(net, batch, logits[n:]), least) for net, logits in pairs]
             losses["pseudo"] = weight * pseudo_loss(first[n:], labels[1], dice)
             losses["pseudo_2"] = weight * pseudo_loss(second[n:], labels[0], dice)
-            losses["log/agreement"] = (labels[0] == labels[1]).float().mean()
+            losses["log/agreement"] = ((labels[0] == labels[1]) & (labels[0] >= 0)).float().mean()
         return losses
 
 

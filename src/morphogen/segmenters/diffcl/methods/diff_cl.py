@@ -42,6 +42,7 @@ class DiffCL(Method):
         self.ds = parts.denoiser()
         self.modules["ds"] = self.ds
         self.seen = LastFeatures(self.cs, parts.example)
+        self.multiple = int(getattr(self.cs, "multiple", 1))  # of sides, to which some networks pad
         self.contrasts = self.config.eta > 0
         if self.contrasts:
             self.projector = Projector(self.seen.channels)
@@ -102,7 +103,7 @@ class DiffCL(Method):
     @torch.no_grad()
     def _remember(self, features: Tensor, logits: Tensor, label: Tensor, seeds: Tensor) -> None:
         """Keep features of labelled voxels that the network got right, evenly of all classes."""
-        label, right = on_grid(label, features), on_grid(logits.argmax(dim=1), features)
+        label, right = (on_grid(one, features, self.multiple) for one in (label, logits.argmax(dim=1)))
         flat, classes = features.movedim(1, -1).flatten(0, -2), label.flatten()
         rng = torch_rng(int(seeds[0]), "bank")
         most = max(1, self.config.bank // _STEPS_REMEMBERED)
@@ -114,10 +115,10 @@ class DiffCL(Method):
 
     def _contrast(self, features: Tensor, agreed: Tensor, seeds: Tensor) -> Tensor:
         """L_cl of unlabelled features (B, C, *S'), of as many voxels that the sets reach their largest size."""
-        flat, pseudo = features.movedim(1, -1).flatten(0, -2), on_grid(agreed, features).flatten()
+        flat = features.movedim(1, -1).flatten(0, -2)
+        pseudo = on_grid(agreed, features, self.multiple).flatten()
         most = round(self.config.voxels / self.config.rho)
-        every = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-        chosen = draw(every, most, torch_rng(int(seeds[0]), "contrast"))
+        chosen = draw(pseudo != OUTSIDE, most, torch_rng(int(seeds[0]), "contrast"))
         return propagation_loss(
             self.projector(flat[chosen]),
             pseudo[chosen],
@@ -133,9 +134,21 @@ def denoised(ds: nn.Module, image: Tensor, x_T: Tensor, steps: int, scale: float
     return diffusion.ddim(lambda x_t, t: ds(torch.cat([image, x_t], dim=1), t), x_T, steps, scale)
 
 
-def on_grid(labels: Tensor, features: Tensor) -> Tensor:
-    """(B, *S) labels on the grid of features (B, C, *S'), by nearest voxel."""
+OUTSIDE = -2
+"""Label of what a network has padded."""
+
+
+def on_grid(labels: Tensor, features: Tensor, multiple: int = 1) -> Tensor:
+    """(B, *S) labels on the grid of features (B, C, *S'), by nearest voxel.
+
+    Args:
+        labels: They.
+        features: Of a network that has padded the ends of S up to multiples of `multiple`.
+        multiple: The padding has the label `OUTSIDE`.
+    """
     size = features.shape[2:]
+    missing = [n for side in reversed(labels.shape[1:]) for n in (0, -side % multiple)]
+    labels = F.pad(labels, missing, value=OUTSIDE)
     if labels.shape[1:] == size:
         return labels
     return F.interpolate(labels[:, None].double(), size=size, mode="nearest-exact")[:, 0].long()

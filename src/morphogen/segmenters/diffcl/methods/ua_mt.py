@@ -28,12 +28,12 @@ class UAMT(Method):
 
     def loss(self, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         n, unlabelled = len(batch["image_l"]), batch["image_u"]
-        self.teacher.follow(self.cs)
+        self.teacher.follow(self.cs, progress.step)
         logits = self.cs(torch.cat([batch["image_l"], unlabelled]))
         losses = dict(labelled_losses(logits[:n], batch["label"]))
         if weight := self.weight(progress):
             target, entropy = self._teach(batch["guessed_u"], batch["seed"])
-            ramp = sigmoid_ramp(progress.fraction - self.config.start, self.config.ramp)
+            ramp = sigmoid_ramp(progress.fraction, 1.0)  # over the whole training, as published
             sure = entropy < (0.75 + 0.25 * ramp) * math.log(self.parts.n_classes)
             losses["consistency"] = weight * consistency(logits[n:], target, sure)
             losses["log/sure"] = sure.float().mean()
