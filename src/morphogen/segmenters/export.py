@@ -31,11 +31,15 @@ def export_segmenter(run: Path, path: Path) -> Path:
         `path`.
 
     Raises:
-        InputError: `run` holds no segmenter, the ending is neither, or the packages of the extra are missing.
+        InputError: `run` holds no segmenter, or one that cannot be exported, the ending is neither, or the packages of
+            the extra are missing.
     """
     if path.suffix not in (".onnx", ".pt2"):
         raise InputError(f"{path}: the ending says no format; name a file that ends in .onnx or .pt2")
     predictor = load_segmenter(run)
+    for part in predictor.net.modules():
+        if why := getattr(part, "not_exportable", None):
+            raise InputError(f"{run}: cannot be exported: {why}")
     side = predictor.resolution
     image = torch.zeros(2, 3, side, side)
     program = torch.export.export(predictor.net, (image,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

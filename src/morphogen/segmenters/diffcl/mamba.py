@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class Mamba(nn.Module):
 
     ``A_log`` and ``D`` say ``no_decay = True``, since a weight decay would draw the dynamics to another system.
     """
+
+    not_exportable: ClassVar[str] = "its scan is no graph of fixed size; train with mixer=conv or operator=none"
 
     def __init__(self, channels: int, state: int = 16, expand: int = 2, conv: int = 4) -> None:
         """Random weights.

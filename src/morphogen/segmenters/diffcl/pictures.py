@@ -33,7 +33,8 @@ _CHANNELS = 3
 
 def build_picture_net(n_classes: int, config: NetConfig, pretrained: bool = True) -> nn.Module:
     """The V-Net with high-frequency modules for pictures: (B, 3, H, W) in [-1, 1] -> (B, n_classes, H, W) logits."""
-    return AnySize(VNet(config.shape(2, _CHANNELS, n_classes)), MULTIPLE)
+    multiple = MULTIPLE * (2 if config.norm == "instance" else 1)  # an instance needs more than one pixel
+    return AnySize(VNet(config.shape(2, _CHANNELS, n_classes)), multiple)
 
 
 def refuse_resolution(resolution: int, config: SemiConfig) -> None:
