@@ -157,6 +157,9 @@ def test_scores_differences_and_folds_won_are_what_they_are_by_hand(
     )
     assert one["diff"] == pytest.approx(np.mean(list(one["per_volume"].values())))
     assert set(found) == {("diff-cl", "supervised"), ("diff-cl", "cps"), ("cps", "supervised")}
+    for found in results["rows"].values():  # six volumes are few, and intervals wide
+        assert 0 <= found["dice"]["ci95"][0] <= found["dice"]["ci95"][1] <= 1
+        assert found["asd"]["ci95"][0] >= 0
     distances = {(c["row"], c["control"]): c for c in results["comparisons"] if c["metric"] == "hd95"}
     assert distances["diff-cl", "supervised"]["folds_won"] == 2  # smaller is better
     assert "does not beat supervised" in results["verdict"]["text"]
