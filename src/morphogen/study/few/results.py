@@ -144,14 +144,15 @@ def lead_of(rows: Iterable[str]) -> str | None:
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """One sentence a comparison of the lead's Dice."""
-    said, lead = [], lead_of(results["rows"])
-    for one in results["comparisons"]:
-        if one["metric"] != "dice" or one["row"] != lead:
-            continue
+    """One sentence a comparison of the lead's Dice; of exploratory rows only where there are no others."""
+    said, rows = [], results["rows"]
+    lead = lead_of(rows)
+    ours = [one for one in results["comparisons"] if one["metric"] == "dice" and one["row"] == lead]
+    whole = [one for one in ours if not rows[one["control"]]["exploratory"]]
+    for one in whole or ours:
         word = "beats" if one["beats"] else "does not beat"
         ends = "" if one["ci95"] is None else f", 95 % interval {one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f}"
-        few = results["rows"][one["control"]]["exploratory"] or results["rows"][one["row"]]["exploratory"]
+        few = rows[one["control"]]["exploratory"] or rows[one["row"]]["exploratory"]
         said.append(
             f"{one['row']} {word} {one['control']}: Dice {one['diff']:+.3f}{ends}, higher in {one['folds_won']} of "
             f"{len(one['folds'])} folds{' (exploratory)' if few else ''}."
