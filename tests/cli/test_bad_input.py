@@ -323,6 +323,7 @@ def test_json_goes_through_a_link(data: Path) -> None:
 MISSING = {
     "demo": "--out {file}/demo",
     "study": "{gone} --out {out}",
+    "compare": "{gone} --out {out}",
     "data check": "{gone}",
     "data split": "{gone} --out {out}/splits.json",
     "data convert": "{gone} --to nnunet --out {out}",

@@ -34,8 +34,8 @@ def test_all_dropped_is_an_error(tmp_path: Path) -> None:
 
 
 def test_training_passes_over_them(tmp_path: Path) -> None:
-    from morphogen.cli.train import _without
+    from morphogen.cli.train import without_parts
 
     whole = phantom_dataset(tmp_path / "syn", "skin", 3, 24, seed=0)
     drop(tmp_path / "syn", {whole.ids[1]: ["blur"]})
-    assert _without(("test",), tmp_path / "syn", None).ids == (whole.ids[0], whole.ids[2])
+    assert without_parts(("test",), tmp_path / "syn", None).ids == (whole.ids[0], whole.ids[2])

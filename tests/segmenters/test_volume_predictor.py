@@ -69,7 +69,9 @@ def test_a_volume_of_one_patch_is_the_network_itself(run: Path, plain: Path) -> 
     sampling = VolumePredictor.load(run, settings=settings(network="ds", steps=3, seed=5))
     noise = normal([5], (2, *PATCH), "x_T")
     with torch.no_grad():
-        expected = denoised(sampling.net.ds_net, torch.from_numpy(image)[None], noise, 3, 0.5)[0].numpy()
+        expected = denoised(sampling.net.ds_net, torch.from_numpy(image)[None], noise, 3, sampling.net.signal_scale)[
+            0
+        ].numpy()
     np.testing.assert_allclose(sampling.probabilities(case), expected, rtol=0, atol=1e-6)
 
 
