@@ -101,6 +101,13 @@ def test_resized_lesions_lose_no_part(mask: np.ndarray, seed: int, height: int, 
         assert m == n or (scale < 1 and m >= 1), (n, m, scale)
 
 
+def test_a_lesion_that_is_reduced_to_a_pixel_keeps_room_for_each_of_its_labels() -> None:
+    mask = np.zeros((48, 48), dtype=np.int64)
+    mask[20, 20:23], mask[21, 20:22] = 2, (1, 2)
+    placed, _ = place_mask(mask, np.ones((6, 6), dtype=bool), "identity", 0)
+    assert set(np.unique(placed)) == {0, 1, 2}
+
+
 def test_a_speck_survives_a_reduction() -> None:
     mask = np.zeros((90, 90), dtype=np.int64)
     mask[ellipse(mask.shape, 45, 45, 12, 12)] = 1

@@ -166,9 +166,10 @@ def _lay(
     """
     for border in (True, False) if lesion.cut.any() else (False,):
         for factor, size in _sizes(lesion.labels.shape, scale, _LEAST_AT_BORDER if border else 0.0):
+            small = _with_all_labels(lesion, size)
+            size = small.labels.shape
             if (np.array(size) > field.shape).any():
                 continue
-            small = lesion.resized(size)
             places = np.argwhere(_places(small, field, border))
             if len(places):
                 row, column = (int(n) for n in places[int(draw * len(places))])
@@ -176,6 +177,16 @@ def _lay(
                 placed[row : row + size[0], column : column + size[1]] = small.labels
                 return placed, {"at": [row, column], "size": factor, "border": border}
     return None
+
+
+def _with_all_labels(lesion: _Lesion, size: tuple[int, ...]) -> _Lesion:
+    """The lesion at this size, or at the next larger one that has a pixel for each of its labels."""
+    height, width = size
+    small = lesion.resized((height, width))
+    while len(np.unique(small.labels[small.labels > 0])) < len(np.unique(lesion.labels[lesion.labels > 0])):
+        height, width = height + 1, width + 1
+        small = lesion.resized((height, width))
+    return small
 
 
 def _sizes(shape: tuple[int, ...], scale: np.ndarray, least: float) -> Iterator[tuple[float, tuple[int, int]]]:
