@@ -47,7 +47,7 @@ def train_few(data: Path, mask_values: str | None, options: Mapping[str, Any], o
     rule = None if mask_values is None else parse_mask_values(mask_values)
     if words.layout is not None or holds_volumes(data):
         if resolution is not None:
-            raise InputError(f"--resolution {resolution}: is of pictures; for volumes write --preset spacing=... ")
+            raise InputError(f"--resolution {resolution}: is of pictures; for volumes write --preset spacing=2, say")
         return _volumes(data, rule, words, {"train_batch_size": _PATCHES, **semi}, augmentation, out)
     for name in [*words.patches, *words.preparation]:
         raise InputError(f"--preset {name}=: is of volumes, and {data} holds pictures; leave it out")

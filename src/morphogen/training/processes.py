@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 
 import torch
@@ -21,9 +22,17 @@ def processes() -> PartialState:
     """
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     launched = place().world
+    if state.num_processes > 1:
+        atexit.unregister(_leave)
+        atexit.register(_leave)
     if state.num_processes == 1 < launched:
         raise InputError(f"WORLD_SIZE={launched}: several processes and no GPU; set ACCELERATE_USE_CPU=1 or launch one")
     return state
+
+
+def _leave() -> None:
+    """Leave the group before the interpreter ends: a thread of it that is still there would abort the process."""
+    PartialState().destroy_process_group()
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:

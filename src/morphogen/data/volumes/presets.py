@@ -42,7 +42,6 @@ class VolumePreset:
         patch: Voxels of a training patch and of the sliding window.
         stride: Of the sliding window, in voxels.
         augmentation: As of `patches.augment`.
-        labelled: Numbers of labelled training volumes that results are published for; the first is the default.
         axes: Which axis of the file becomes X, Y and Z (`Record.axes`).
         subject: Regular expression for the patient in an id; without one every id is a patient.
         spacing: Voxel size of the files in mm, as published; the files themselves state none.
@@ -57,7 +56,6 @@ class VolumePreset:
     patch: tuple[int, int, int]
     stride: tuple[int, int, int]
     augmentation: str
-    labelled: tuple[int, ...]
     axes: tuple[int, int, int] | None = None
     subject: str | None = None
     spacing: tuple[float, float, float] | None = None
@@ -78,7 +76,6 @@ PRESETS: dict[str, VolumePreset] = {
             patch=(112, 112, 80),
             stride=(18, 18, 4),
             augmentation="turns",
-            labelled=(8, 4, 16),
             spacing=(0.625, 0.625, 0.625),  # cardiacatlas.org/atriaseg2018-challenge/atria-seg-data
         ),
         VolumePreset(
@@ -90,7 +87,6 @@ PRESETS: dict[str, VolumePreset] = {
             patch=(96, 96, 96),
             stride=(64, 64, 64),
             augmentation="turns",
-            labelled=(25, 50),
             spacing=(1.0, 1.0, 1.0),  # med.upenn.edu/cbica/brats2020/data.html: interpolated to 1 mm
         ),
         VolumePreset(
@@ -102,7 +98,6 @@ PRESETS: dict[str, VolumePreset] = {
             patch=(96, 96, 96),
             stride=(16, 16, 16),
             augmentation="none",
-            labelled=(12, 6),
             spacing=(1.0, 1.0, 1.0),  # the target spacing printed by its Pre-processing.ipynb
         ),
         VolumePreset(
@@ -114,7 +109,6 @@ PRESETS: dict[str, VolumePreset] = {
             patch=(96, 96, 96),
             stride=(16, 16, 4),
             augmentation="none",
-            labelled=(12, 6),
         ),
         VolumePreset(
             name="acdc",
@@ -125,7 +119,6 @@ PRESETS: dict[str, VolumePreset] = {
             patch=(128, 128, 16),
             stride=(64, 64, 8),
             augmentation="turns",
-            labelled=(14, 6, 28),  # 7, 3 and 14 patients of two volumes each
             axes=(1, 2, 0),
             subject=r"patient\d+",
         ),
