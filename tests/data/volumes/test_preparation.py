@@ -38,7 +38,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("normalise", ["zscore", "minmax"])
 def test_the_volume_itself_stays_as_it_was(normalise: str) -> None:
     given = volume(grey())
-    prepare(given, None, Preparation(normalise=normalise, percentiles=(1, 99)))  # type: ignore[arg-type]
+    prepare(given, None, Preparation(normalise=normalise))  # type: ignore[arg-type]
     assert np.array_equal(given.image[0], grey())
 
 
