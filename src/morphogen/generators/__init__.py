@@ -108,6 +108,13 @@ _ENTRIES = (
         module="morphogen.generators.siamese.controlnet",
     ),
     GeneratorEntry(
+        name="arsdm",
+        summary="paints images for masks, small lesions weighed up, refined by a segmenter that has to find them",
+        source="Du et al., ArSDM, MICCAI 2023, arXiv 2309.01111, on SDM, arXiv 2207.00050",
+        needs=frozenset({"masks"}),
+        module="morphogen.generators.arsdm.model",
+    ),
+    GeneratorEntry(
         name="inpaint",
         summary="paints lesions by words and masks into normal images, which stay bit-exact around them",
         source="Aqeel et al., Latent Space Synergy (SynDiff), 2025, arXiv 2507.15361",
