@@ -29,13 +29,13 @@ from morphogen.files import write_json
 from morphogen.foundation.model import HINT, find_folder
 from morphogen.generators.siamese import model as siamese
 from morphogen.generators.siamese.pretrain_hint import pretrain_hint
+from morphogen.locks import lock
 from morphogen.metrics.features import extract
 from morphogen.metrics.kid import kid
 from morphogen.sampling.plan import plan_jobs
 from morphogen.sampling.runner import run_jobs
 from morphogen.study.bench import Bench
 from morphogen.study.cells import JudgeRun, Predict, default_tools, run_training
-from morphogen.study.locks import lock
 from morphogen.study.plan import trainings
 from morphogen.study.quality import mean_dice
 from morphogen.study.recipe import OWN_TEST, StudyConfig

@@ -13,10 +13,10 @@ import pytest
 
 from morphogen.data.images import load_rgb
 from morphogen.data.pairs import native_mask
+from morphogen.locks import lock
 from morphogen.study import cells
 from morphogen.study.bench import Bench
 from morphogen.study.cells import run_training
-from morphogen.study.locks import lock
 from morphogen.study.plan import Training, trainings
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare

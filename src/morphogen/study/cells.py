@@ -14,12 +14,12 @@ from morphogen.data.images import load_rgb
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
 from morphogen.files import write_json
+from morphogen.locks import lock
 from morphogen.metrics.masks import score_masks
 from morphogen.study.arms import arm, lead
 from morphogen.study.bench import Bench
 from morphogen.study.gating import kept_pairs
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of
-from morphogen.study.locks import lock
 from morphogen.study.oversample import oversampled
 from morphogen.study.plan import Training
 from morphogen.study.recipe import OWN_TEST, stated_arms

@@ -21,6 +21,7 @@ from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
 from morphogen.data.split import ids_hash, take_validation
 from morphogen.errors import WorkError
+from morphogen.locks import lock
 from morphogen.progress import say
 from morphogen.sampling.budgets import Budget
 from morphogen.sampling.gates import (
@@ -39,7 +40,6 @@ from morphogen.sampling.gates import (
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
 from morphogen.study.kinds import classifiers_among, judge_of_masks
-from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from morphogen.data.pairs import Pairs
 from morphogen.files import write_json
+from morphogen.locks import lock
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
 from morphogen.study.gating import dices, gate_summary
 from morphogen.study.kinds import judge_of_masks
-from morphogen.study.locks import lock
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition

@@ -15,6 +15,7 @@ from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
+from morphogen.locks import lock
 from morphogen.sampling.budgets import NONE, Budget, apportion, budget, check_balance, plan_captions
 from morphogen.sampling.manifest import MERGED, is_whole
 from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
@@ -22,7 +23,6 @@ from morphogen.sampling.runner import run_jobs
 from morphogen.study.arms import BALANCE, OWN, Arm, Variant
 from morphogen.study.bench import Bench
 from morphogen.study.kinds import CLASSIFICATION, kind_of, room_of
-from morphogen.study.locks import lock
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
 from morphogen.words import kinds_of, read_value

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from morphogen.data.records import Dataset, Record
 from morphogen.data.volumes.files import read_label, read_volume
 from morphogen.files import write_json
+from morphogen.locks import lock
 from morphogen.metrics.volumes import score_volume
 from morphogen.segmenters.diffcl.volumes import Few, patches_of, preparation_of, train_volumes
 from morphogen.study.few.folds import FewFold, hash_of
 from morphogen.study.few.recipe import CompareConfig, hash_of_cells
 from morphogen.study.few.rows import Row, layout_of
-from morphogen.study.locks import lock
 
 METRICS = ("dice", "iou", "hd95", "asd")
 MM = ("hd95_mm", "asd_mm")
