@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from morphogen.files import write_bytes, write_json, write_text
+from morphogen.errors import InputError
+from morphogen.files import refuse_unwritable, write_bytes, write_json, write_text
 
 
 def test_json_holds_paths_sets_and_numpy_numbers(tmp_path: Path) -> None:
@@ -40,3 +41,18 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(tmp_path: Path, monkeypatc
     assert raised.value.filename == str(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_unwritable(tmp_path / "new" / "deep")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: is a file; name a folder"):
+        refuse_unwritable(tmp_path / "file" / "out")
+    access = os.access  # nothing is denied to root, as whom tests may run
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and access(path, mode))
+    with pytest.raises(InputError, match=f"^{tmp_path}: cannot be written by this user; make it writable") as caught:
+        refuse_unwritable(tmp_path / "new" / "deep")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()

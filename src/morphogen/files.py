@@ -25,6 +25,20 @@ def refuse_file(out: Path) -> None:
             return
 
 
+def refuse_unwritable(out: Path) -> None:
+    """Refuse an output folder that is a file, would lie in one, or cannot be written, before any work for it.
+
+    Raises:
+        InputError: It is.
+    """
+    refuse_file(out)
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{nearest}: cannot be written by this user; make it writable, or name another folder for --out"
+        )
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Give an OSError of the block the name of the file that it is about; those of a full disk have none."""

@@ -24,6 +24,7 @@ from morphogen.data.readers import read_dataset
 from morphogen.errors import InputError, WorkError
 from morphogen.generators.copy_paste.model import CopyPasteConfig, train
 from morphogen.sampling import manifest
+from morphogen.sampling import shares as shares_of
 from morphogen.sampling.jobs import Job, Pair
 from morphogen.sampling.plan import Plan
 from morphogen.sampling.runner import run_jobs
@@ -156,6 +157,55 @@ class TestWorkers:
         with pytest.raises(InputError, match="--shard"):
             run_jobs(Painter(), _jobs(), tmp_path / "out", 4, shard)
         assert not (tmp_path / "out").exists()
+
+
+class TestTwoRunsAtOnce:
+    @pytest.mark.parametrize(
+        ("there", "here", "refused"),
+        [
+            ((0, 1), (0, 1), True),
+            ((1, 2), (1, 2), True),
+            ((1, 2), (0, 1), True),
+            ((1, 4), (3, 6), True),
+            ((0, 2), (1, 2), False),
+            ((0, 4), (3, 6), False),
+        ],
+    )
+    def test_the_same_pairs_are_made_by_one_of_them(
+        self, there: tuple[int, int], here: tuple[int, int], refused: bool, tmp_path: Path
+    ) -> None:
+        """The second run starts while the first one paints its first batch."""
+        says: list[str] = []
+
+        class Meeting(Painter):
+            def sample(self, jobs: Sequence[Job]) -> list[Pair]:
+                if not self.batches:
+                    before = _files(tmp_path)
+                    try:
+                        run_jobs(Painter(), _jobs(24), tmp_path, 4, here)
+                    except InputError as error:
+                        says.append(str(error))
+                        assert _files(tmp_path) == before
+                return super().sample(jobs)
+
+        run_jobs(Meeting(), _jobs(24), tmp_path, 4, there)
+        assert [f"share {here[0]}/{here[1]}; let it end" in line for line in says] == [True] * refused
+        assert not list(tmp_path.glob(".share*"))
+
+    def test_positions_in_common_are_what_the_rule_says(self, tmp_path: Path) -> None:
+        shares = [(r, w) for w in (1, 2, 3, 4, 6) for r in range(w)]
+        for r, w in shares:
+            for r_other, w_other in shares:
+                common = set(range(r, 24, w)) & set(range(r_other, 24, w_other))
+                path = tmp_path / f".share-{r_other}-of-{w_other}.lock"
+                assert shares_of.overlaps(path, r, w) == bool(common)
+
+    def test_what_a_killed_run_left_holds_nobody_up(self, tmp_path: Path) -> None:
+        run_jobs(Painter(), _jobs(), tmp_path, 4, (0, 2))
+        for name in (".share-1-of-2.lock", ".share-0-of-3.lock"):
+            (tmp_path / name).touch()
+        assert run_jobs(Painter(), _jobs(), tmp_path, 4).complete
+        assert not list(tmp_path.glob(".share*"))
 
 
 class TestResume:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from morphogen.errors import InputError
-from morphogen.files import refuse_file, write_json, write_text
+from morphogen.files import refuse_unwritable, write_json, write_text
 
 Row = dict[str, Any]
 MERGED = "manifest.jsonl"
@@ -113,7 +113,7 @@ def claim_folder(out: Path, identity: Mapping[str, Any]) -> None:
         InputError: `out` holds another run, or something else.
     """
     path = out / CLAIM
-    refuse_file(out)
+    refuse_unwritable(out)
     if path.exists():
         if _parse_object(path.read_text()) != dict(identity):
             raise InputError(f"{out}: holds another sampling run; choose another --out or remove the folder")

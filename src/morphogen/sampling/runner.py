@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from morphogen.progress import track
 from morphogen.sampling import manifest
 from morphogen.sampling.jobs import Job, Pair, Sampler
 from morphogen.sampling.plan import Plan
+from morphogen.sampling.shares import hold_share
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,42 @@ def run_jobs(
         shard: (r, w), r counting from 0.
 
     Raises:
-        InputError: `out` holds something else, or an option is out of range.
+        InputError: `out` holds something else, another run is making some of these pairs, or an option is out of range.
         WorkError: The files cannot be written (a full disk).
     """
     plan = jobs if isinstance(jobs, Plan) else Plan.of(jobs)
     worker, workers = shard
     if not 0 <= worker < workers:
         raise InputError(f"--shard: {worker}/{workers} names no worker; give I/N with I from 0 to N-1")
+    check_batch_size(batch_size)
+    share = Share(plan, out, sampler.hash, batch_size, worker, workers)
+    with disk_faults(out), share.held():
+        batches = share.todo()
+        for batch, missing in track(batches, "sampling", len(batches)):
+            share.make(sampler, batch, missing)
+        made = sum(len(missing) for _, missing in batches)
+        return RunSummary(out, len(share.positions), made, share.merge_if_complete())
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a batch without pairs.
+
+    Raises:
+        InputError: It is one.
+    """
     if batch_size < 1:
         raise InputError(f"--batch-size: is {batch_size}; give 1 or more")
+
+
+@contextmanager
+def disk_faults(out: Path) -> Iterator[None]:
+    """Tell what keeps the block from writing into `out` in one line.
+
+    Raises:
+        WorkError: Something does.
+    """
     try:
-        return _Worker(sampler, plan, out, batch_size, worker, workers).run()
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         fault = "the disk is full; free some space" if full else f"{error.strerror or error}; make the folder writable"
@@ -72,58 +99,89 @@ def run_jobs(
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """Worker `worker` of `workers`."""
+class Share:
+    """The pairs of one worker, in batches: what is to be made, and how a batch is made and kept.
 
-    sampler: Sampler
+    Attributes:
+        plan: The whole plan.
+        out: Folder of the run.
+        generator_hash: Of the sampler that makes the pairs.
+        batch_size: Pairs per call of it.
+        worker: r; the share is every w-th position from r on.
+        workers: w.
+        writer: Who writes the rows, into ``manifest-WRITER.jsonl``; of those at work at one time each has its own.
+    """
+
     plan: Plan
     out: Path
+    generator_hash: str
     batch_size: int
-    worker: int
-    workers: int
-
-    def run(self) -> RunSummary:
-        manifest.claim_folder(self.out, self._identity())
-        if self.plan.classes:
-            write_text(self.out / "classes.txt", "\n".join(self.plan.classes) + "\n")
-        for part in self._parts:
-            (self.out / f"{part}s").mkdir(exist_ok=True)
-        positions = range(self.worker, len(self.plan), self.workers)
-        rows = manifest.read_rows(self.out)
-        missing = {p for p in positions if not self._finished(rows.get(self.plan.ids[p]))}
-        batches = [positions[i : i + self.batch_size] for i in range(0, len(positions), self.batch_size)]
-        batches = [batch for batch in batches if not missing.isdisjoint(batch)]
-        for batch in track(batches, "sampling", len(batches)):
-            self._make(batch, missing)
-        return RunSummary(self.out, len(positions), len(missing), self._merge_if_complete())
+    worker: int = 0
+    workers: int = 1
+    writer: str = ""
 
     @property
-    def _parts(self) -> tuple[str, ...]:
-        return ("image", "mask") if self.plan.classes else ("image",)
+    def positions(self) -> range:
+        return range(self.worker, len(self.plan), self.workers)
 
-    def _identity(self) -> dict[str, Any]:
+    @property
+    def identity(self) -> dict[str, Any]:
         """What tells this run from any other; the batch size and the number of workers do not."""
         return {
-            "generator_hash": self.sampler.hash,
+            "generator_hash": self.generator_hash,
             "plan": self.plan.digest,
             "n": len(self.plan),
             "classes": list(self.plan.classes),
             "mask_values": _mask_values(self.plan.classes),
         }
 
-    def _finished(self, row: manifest.Row | None) -> bool:
-        return row is not None and manifest.verifies(self.out, row, self._parts)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Claim the folder, make what every worker needs in it, and keep other runs from this share.
 
-    def _make(self, batch: Sequence[int], missing: set[int]) -> None:
+        Raises:
+            InputError: `out` holds something else, or another run is making some of these pairs.
+        """
+        manifest.claim_folder(self.out, self.identity)
+        with hold_share(self.out, self.worker, self.workers):
+            if self.plan.classes:
+                write_text(self.out / "classes.txt", "\n".join(self.plan.classes) + "\n")
+            for part in self._parts:
+                (self.out / f"{part}s").mkdir(exist_ok=True)
+            yield
+
+    def todo(self) -> list[tuple[range, set[int]]]:
+        """The batches in which something is missing, as an undisturbed run has them, with the positions that are."""
+        rows, positions = manifest.read_rows(self.out), self.positions
+        missing = {p for p in positions if not self._finished(rows.get(self.plan.ids[p]))}
+        batches = [positions[i : i + self.batch_size] for i in range(0, len(positions), self.batch_size)]
+        return [(batch, missing.intersection(batch)) for batch in batches if not missing.isdisjoint(batch)]
+
+    def make(self, sampler: Sampler, batch: Sequence[int], missing: Collection[int]) -> None:
         """Sample one batch whole, and write what is missing of it: files first, then their rows."""
         jobs = [self.plan[position] for position in batch]
-        pairs = self.sampler.sample(jobs)
+        pairs = sampler.sample(jobs)
         rows = []
         for position, job, pair in zip(batch, jobs, pairs, strict=True):
             if position in missing:
                 _check(job, pair, len(self.plan.classes))
                 rows.append(self._write(position, job, pair))
-        manifest.append_rows(self.out / f"manifest-{self.worker}.jsonl", rows)
+        manifest.append_rows(self.out / f"manifest-{self.writer or self.worker}.jsonl", rows)
+
+    def merge_if_complete(self) -> bool:
+        """Write ``manifest.jsonl`` where every pair of the whole plan is there, and say whether."""
+        rows = manifest.read_rows(self.out)
+        complete = all(id_ in rows for id_ in self.plan.ids)
+        if complete:
+            manifest.merge(self.out, rows)
+        return complete
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("image", "mask") if self.plan.classes else ("image",)
+
+    def _finished(self, row: manifest.Row | None) -> bool:
+        return row is not None and manifest.verifies(self.out, row, self._parts)
 
     def _write(self, position: int, job: Job, pair: Pair) -> manifest.Row:
         pngs = {"image": manifest.encode_png(pair.image)}
@@ -139,20 +197,18 @@ class _Worker:
             "source_mask": job.source.id if job.source is not None else None,
             "prompt": pair.origin.get("prompt", job.prompt),  # as it was used: slots filled, or the sampler's own words
             "label": job.label,
-            "generator_hash": self.sampler.hash,
+            "generator_hash": self.generator_hash,
             "sha256": {part: hashlib.sha256(png).hexdigest() for part, png in pngs.items()},
             "mask_transform": job.params,
             "mask_values": _mask_values(self.plan.classes),
             "origin": pair.origin,
-            "versions": {name: version(name) for name in ("morphogen", "numpy", "pillow", "torch")},
+            "versions": versions(),
         }
 
-    def _merge_if_complete(self) -> bool:
-        rows = manifest.read_rows(self.out)
-        complete = all(id_ in rows for id_ in self.plan.ids)
-        if complete:
-            manifest.merge(self.out, rows)
-        return complete
+
+def versions() -> dict[str, str]:
+    """Releases of what the bytes of a pair may depend on."""
+    return {name: version(name) for name in ("morphogen", "numpy", "pillow", "torch")}
 
 
 def _mask_values(classes: Sequence[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from morphogen.errors import InputError
-from morphogen.files import refuse_file
+from morphogen.files import refuse_unwritable
 from morphogen.study.arms import Arm, arm
 
 OWN_TEST = "test"
@@ -212,14 +212,15 @@ def refuse_other_study(config: StudyConfig) -> None:
     Its arms may differ: every cell stands for itself, so that an arm can be added later (`save_study` notes it).
 
     Raises:
-        InputError: The folder holds another study (names the first field that differs), or other files.
+        InputError: The folder holds another study (names the first field that differs), or other files, or cannot be
+            written.
     """
+    refuse_unwritable(config.out)
     saved_file = config.out / "study.yaml"
     if not saved_file.exists():
         # a process that was killed while it wrote study.yaml leaves .study.yaml.PID.tmp behind
         if config.out.is_dir() and any(not file.name.startswith(".study.yaml.") for file in config.out.iterdir()):
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
-        refuse_file(config.out)
         return
     saved, wanted = {"gates": [], "balance": StudyConfig.balance, **load_study(saved_file)}, identity(config)
     for name, value in wanted.items():

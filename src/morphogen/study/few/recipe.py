@@ -12,7 +12,7 @@ import tyro
 import yaml
 
 from morphogen.errors import InputError
-from morphogen.files import refuse_file, write_text
+from morphogen.files import refuse_unwritable, write_text
 
 RECIPE = "compare.yaml"
 """File of a comparison's folder that holds its recipe, and tells it from a study's."""
@@ -98,7 +98,7 @@ def claim(recipe: CompareConfig) -> CompareConfig:
     Raises:
         InputError: The folder holds another comparison, or other files.
     """
-    refuse_file(recipe.out)
+    refuse_unwritable(recipe.out)
     path = recipe.out / RECIPE
     if not path.exists():
         if recipe.out.is_dir() and any(not file.name.startswith(f".{RECIPE}.") for file in recipe.out.iterdir()):
