@@ -109,14 +109,14 @@ class SemiConfig(SupervisedConfig, NetConfig):
     mu: float | None = None
     eta: float = 0.1
     start: float = 0.1
-    patience: float = 0.4
+    patience: float = 0.15
     ramp: float = 0.2
     confidence: float = 0.0
     pseudo_dice: bool = True
     pseudo_steps: int = 1
     test_steps: int = 10
-    signal_scale: float = 0.2
-    late: float = 4.0
+    signal_scale: float = 0.1
+    late: float = 10.0
     denoiser_dropout: float = 0.1
     denoiser_norm: Norm = "instance"
     bank: int = 256
