@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from morphogen.generators.arsdm.step import Inputs, Networks, Weights, step_loss
 from morphogen.generators.arsdm.task import ArSDMTask
 from morphogen.generators.arsdm.trained import made_networks, trained_modules
 from morphogen.sampling.jobs import Job
-from morphogen.training.task import Draw, Progress
+from morphogen.training.task import Batch, Draw, Progress
 from small_foundations import perturb, small_foundation, small_tiny, small_unet
 
 
@@ -237,15 +238,24 @@ class TestRefinement:
         assert not (run / refiner.FOLDER).exists()
         assert "L_refine" not in (run / "metrics.jsonl").read_text()
 
-    def test_the_segmenter_stays_with_the_run(self, foundation: Path, data: Dataset, tmp_path: Path) -> None:
-        """A run that was stopped behind the segmenter goes on with that one, to the same weights."""
+    def test_a_stopped_run_goes_on_with_its_segmenter(
+        self, foundation: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         config = quick(foundation, checkpointing_steps=2, refine_from=0.0, lr=1e-3)
-        whole = model.train(data, config, tmp_path / "whole")
-        shutil.copytree(whole, tmp_path / "cut", ignore=shutil.ignore_patterns("final", "metrics.jsonl", "previews"))
-        shutil.copytree(whole / refiner.FOLDER / "final", tmp_path / "cut" / refiner.FOLDER / "final")
-        before = (tmp_path / "cut" / refiner.FOLDER / "final" / "model.safetensors").stat().st_mtime_ns
+        whole, loss = model.train(data, config, tmp_path / "whole"), ArSDMTask.loss
+
+        def stopping(task: ArSDMTask, batch: Batch, progress: Progress) -> Mapping[str, torch.Tensor]:
+            if progress.step == 3:
+                raise KeyboardInterrupt
+            return loss(task, batch, progress)
+
+        monkeypatch.setattr(ArSDMTask, "loss", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            model.train(data, config, tmp_path / "cut")
+        monkeypatch.undo()
+        made = (tmp_path / "cut" / refiner.FOLDER / "final" / "model.safetensors").stat().st_mtime_ns
         cut = model.train(data, config, tmp_path / "cut")
-        assert (cut / refiner.FOLDER / "final" / "model.safetensors").stat().st_mtime_ns == before
+        assert (cut / refiner.FOLDER / "final" / "model.safetensors").stat().st_mtime_ns == made
         assert model.load(cut).hash == model.load(whole).hash
         assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
@@ -283,7 +293,7 @@ class TestPresets:
             ("T_r=0", "--preset T_r=0: must be positive"),
             ("refine_from=1", "--preset refine_from=1.0: must lie in 0 to 1"),
             ("tuning=locked", "--tuning locked: choose full or decoder"),
-            ("condition_drop=0", "--guidance 1.5: was never trained without its mask"),
+            ("condition_drop=0", "--guidance 2.5: was never trained without its mask"),
             ("adapt_steps=-1", "--adapt-steps -1: is negative"),
         ],
     )

@@ -31,7 +31,7 @@ class ArSDMConfig:
     """Channels between the mask and its scale and shift, in each SPADE layer; 128 in the paper."""
     adaptive: bool = True
     """Weigh the noise error by the share of the image that the lesion takes; off is the plain error."""
-    w_r: float = 0.01
+    w_r: float = 0.05
     """Weight of the refinement by a segmenter; 0 switches it off, and trains no segmenter."""
     refine_from: float = 0.75
     """Share of the run after which the refinement begins."""
@@ -81,7 +81,7 @@ class ArSDMConfig:
     """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0; eta 1 in the paper)."""
     sampling_steps: int = 15
     """Steps of the sampler; 200 in the paper."""
-    guidance: float = 1.5
+    guidance: float = 2.5
     """Guidance of mask and text against neither; 1 is none, as published."""
     checkpointing_steps: int = 200
     """Steps between checkpoints."""
