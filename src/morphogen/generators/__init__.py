@@ -45,6 +45,11 @@ class GeneratorEntry:
         """Fields of its config that are for sampling alone: one trained generator serves all their values."""
         return tuple(getattr(import_module(self.module), "SAMPLING", ()))
 
+    @property
+    def has_presets(self) -> bool:
+        """Whether `configure` takes any."""
+        return hasattr(import_module(self.module), "preset_config")
+
     def configure(self, preset: str | None = None, **changes: Any) -> Any:
         """Its config: the defaults, or those of a preset (a name, a foundation's folder or hub id), with `changes`.
 
@@ -52,7 +57,7 @@ class GeneratorEntry:
             InputError: The generator has no such preset or option.
         """
         module = import_module(self.module)
-        if preset is not None and not hasattr(module, "preset_config"):
+        if preset is not None and not self.has_presets:
             raise InputError(f"--preset {preset}: {self.name} has no presets; leave it out")
         base = module.preset_config(preset) if preset is not None else module.CONFIG()
         known = {field.name for field in fields(base)}
@@ -106,6 +111,13 @@ _ENTRIES = (
         source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion, ICCV 2023, arXiv 2302.05543",
         needs=frozenset({"masks"}),
         module="morphogen.generators.siamese.controlnet",
+    ),
+    GeneratorEntry(
+        name="singan-seg",
+        summary="makes variations of single training pairs, image and mask together, a small GAN pyramid for each",
+        source="Thambawita et al., SinGAN-Seg, PLOS ONE 2022, arXiv 2107.00471, on SinGAN, arXiv 1905.01164",
+        needs=frozenset(),
+        module="morphogen.generators.singan_seg.model",
     ),
     GeneratorEntry(
         name="arsdm",

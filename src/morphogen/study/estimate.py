@@ -69,7 +69,7 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     seconds = (
         sum(_times(training.arm) for training in todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
     )
-    seconds += len(repetitions) * (_generator_seconds(config) * area + helper + SECONDS_OF_QUALITY)
+    seconds += len(repetitions) * (_generator_seconds(bench) * area + helper + SECONDS_OF_QUALITY)
     gates = helper * (bool({*SEGMENTED} & {*config.gates}) + OF_A_CLASSIFIER * bool({*CLASSIFIED} & {*config.gates}))
     gates += SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
@@ -121,9 +121,11 @@ def _seconds_so_far(bench: Bench) -> float | None:
     return sum(found.values()) / sum(times.values()) if found else None
 
 
-def _generator_seconds(config: StudyConfig) -> float:
+def _generator_seconds(bench: Bench) -> float:
     """Training the generator of one repetition at 64 px, by its own settings; 0 for one that takes no steps."""
-    settings = generator_config(config, 0)
+    settings = generator_config(bench.config, 0)
+    if hasattr(settings, "seconds"):  # steps of another kind, of which the generator knows more
+        return float(settings.seconds(len(bench.splits.repetitions[0].train)))
     rows = getattr(settings, "train_batch_size", ROWS) / ROWS
     trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
     # fine-tuning has a batch of its own, of the rows that were timed

@@ -94,7 +94,9 @@ def prepare(config: StudyConfig) -> Bench:
         config, arms=_resolved_arms(config, splits), resolution=config.resolution or own_resolution(config)
     )
     refuse_other_study(config)
-    if config.preset != StudyConfig.preset and not uses_foundation(config):
+    if config.preset != StudyConfig.preset and not (
+        uses_foundation(config) or GENERATORS[config.generator].has_presets
+    ):
         raise InputError(f"--preset {config.preset}: {config.generator} has no presets; leave it out")
     bench = Bench(config, dataset, splits, tests)
     _refuse_for_gates(bench)

@@ -188,7 +188,7 @@ def generator_config(config: StudyConfig, seed: int) -> Any:
         "prompt": config.prompt,
     }
     changes = {name: value for name, value in stated.items() if name in known and value is not None}
-    return entry.configure(config.preset if "foundation" in known else None, **changes)
+    return entry.configure(config.preset if "foundation" in known or entry.has_presets else None, **changes)
 
 
 def _fields(config: StudyConfig) -> set[str]:

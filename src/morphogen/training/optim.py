@@ -96,6 +96,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = {
     "linear": lambda x: 1 - x,
     "poly": lambda x: (1 - x) ** 0.9,
     "halving": lambda x: 0.5 ** ((x >= 0.5) + (x >= 0.75)),
+    "drop": lambda x: 0.1 if x >= 0.8 else 1.0,
 }
 """Schedule -> factor on the learning rate where a part x in [0, 1) of the steps after the warm-up is done."""
 

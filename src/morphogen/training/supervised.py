@@ -32,8 +32,8 @@ class SupervisedConfig:
         lr: Peak learning rate; None for the network's own, of its line in the table.
         encoder_lr_scale: Factor on it for the encoder's parameters.
         weight_decay: AdamW's decoupled weight decay; SGD's L2 penalty.
-        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9), or
-            ``halving`` (at half and at three quarters of the steps).
+        lr_scheduler: What follows the warm-up: ``constant``, ``cosine`` or ``linear`` to zero, ``poly`` (power 0.9),
+            ``halving`` (at half and at three quarters of the steps), or ``drop`` (to a tenth for the last fifth).
         lr_warmup_steps: Steps in which the learning rate grows from 0; None for a tenth of all, 50 at most.
         max_grad_norm: The gradient is shortened to this norm; 0 for never.
         ema_decay: Moving average of the trained weights, which is what is validated and kept; 0 for none, None for the
