@@ -70,6 +70,15 @@ def test_a_method_stands_in_the_name_of_arms_that_learn_from_unannotated_images(
     assert {name for name, one in ARMS.items() if one.segments} == {"features", "semi", "semi-syn"}
 
 
+def test_an_arm_may_have_pairs_of_other_generators() -> None:
+    found = arm("syn-geo+generator=controlnet+n=5+guidance=4")
+    assert (found.generators, found.n, found.sampling) == (("controlnet",), 5, (("guidance", "4"),))
+    assert found.summary.endswith("; pairs of controlnet; the first 5 accepted pairs; guidance 4")
+    assert arm("synthetic-only+generator=siamese,copy-paste+gates=none").generators == ("siamese", "copy-paste")
+    assert arm("semi-syn+generator=dual+method=cps").generators == ("dual",)
+    assert arm("syn-geo").generators == ()
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -93,6 +102,12 @@ def test_a_method_stands_in_the_name_of_arms_that_learn_from_unannotated_images(
         ("semi-syn+method=mixmatch", "--arms semi-syn+method=mixmatch: method mixmatch does not learn"),
         ("real-geo+method=cps", "real-geo has no synthetic pairs, so no options; write real-geo"),
         ("features+method=cps", "features has no synthetic pairs, so no options; write features"),
+        ("syn-geo+generator=controlnett", "generator controlnett is not known; did you mean controlnet?"),
+        ("syn+generator=dual,dual", "--arms syn+generator=dual,dual: names a generator twice; name each once"),
+        ("syn+generator=dual,", "generator  is not known"),
+        ("syn+generator=siamese,dual+guidance=3", "guidance is for the sampling of one generator, and it names 2"),
+        ("real-geo+generator=dual", "real-geo has no synthetic pairs, so no options"),
+        ("semi+generator=dual", "semi has no synthetic pairs, so no option generator"),
         ("syn-geo+gates=blur", "gates takes none, not 'blur': none trains on what they dropped too"),
     ],
 )
@@ -107,6 +122,8 @@ def test_a_wrong_name_is_one_line(name: str, says: str) -> None:
 def test_variants_follow_their_arm() -> None:
     names = ["syn-geo", "syn-geo+n=50", "syn-geo+n=100", "syn-geo+n=50+text=none", "duplicated", "from elsewhere"]
     assert sorted(set(names), key=place) == names
+    names = ["syn-geo", "syn-geo+text=none", "syn-geo+generator=dual", "syn-geo+generator=dual+text=none"]
+    assert sorted(set(names), key=place) == names
     names = ["syn-geo", "semi", "semi+method=cps", "semi+method=bcp", "semi-syn", "semi-syn+n=9", "semi-syn+method=cps"]
     assert sorted(set(names), key=place) == names
 
@@ -118,4 +135,5 @@ def test_the_verdict_speaks_of_the_first_of_the_main_arms() -> None:
 
 def test_a_way_of_sampling_names_its_folder() -> None:
     assert OWN.of("fold0") == "fold0"
+    assert Variant((("text", "none"),), "dual").of("fold0") == "fold0+generator=dual+text=none"
     assert Variant((("guidance", 2.5), ("text", "none"))).of("fold0-seed2") == "fold0-seed2+guidance=2.5+text=none"

@@ -16,18 +16,25 @@ from morphogen.data.phantoms import phantom_dataset
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
 from morphogen.study import gating, quality, report, results
-from morphogen.study.arms import OWN, Variant, arm
+from morphogen.study.arms import OWN, Arm, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import SECONDS_A_PAIR, estimate
 from morphogen.study.gating import kept_pairs
+from morphogen.study.generators import variants_of
 from morphogen.study.plan import trainings
 from morphogen.study.recipe import StudyConfig, config_hash, load_study, refuse_other_study
 from morphogen.study.run import freeze, prepare, run_study
-from morphogen.study.synthesis import candidates, synthetic_folder, synthetic_pairs, variant_of
+from morphogen.study.synthesis import candidates, synthetic_folder, synthetic_pairs
 
 Make = Callable[..., StudyConfig]
 pytestmark = pytest.mark.usefixtures("without_inception", "dual")
 LARGEST = Variant((("balance", "largest"),))
+
+
+def variant_of(config: StudyConfig, one: Arm) -> Variant:
+    """How the pairs of an arm of one generator are sampled."""
+    (found,) = variants_of(config, one)
+    return found
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from morphogen.foundation.adapt import AdaptConfig
 from morphogen.study import estimate as module
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import estimate
+from morphogen.study.generators import generator_config
 from morphogen.study.plan import Training, trainings
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
-from morphogen.study.synthesis import generator_config
 
 Make = Callable[..., StudyConfig]
 

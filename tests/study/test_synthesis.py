@@ -16,16 +16,10 @@ from morphogen.data.records import Dataset
 from morphogen.generators import GENERATORS, GeneratorEntry
 from morphogen.study import synthesis
 from morphogen.study.bench import Bench
+from morphogen.study.generators import foundation_name, generator_config, own_resolution
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare
-from morphogen.study.synthesis import (
-    ArrayPairs,
-    foundation_name,
-    generator_config,
-    own_resolution,
-    read_synthetic,
-    synthetic_pairs,
-)
+from morphogen.study.synthesis import ArrayPairs, read_synthetic, synthetic_pairs
 
 Make = Callable[..., StudyConfig]
 

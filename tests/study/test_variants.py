@@ -18,10 +18,11 @@ from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
 from morphogen.sampling.plan import plan_jobs
 from morphogen.study import gating, report, results
-from morphogen.study.arms import OWN, Variant, arm
+from morphogen.study.arms import OWN, Arm, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.estimate import estimate
 from morphogen.study.gating import kept_pairs
+from morphogen.study.generators import variants_of
 from morphogen.study.plan import trainings
 from morphogen.study.quality import measured_variant, variants
 from morphogen.study.recipe import StudyConfig
@@ -31,12 +32,17 @@ from morphogen.study.synthesis import (
     synthetic_folder,
     synthetic_pairs,
     synthetic_rows,
-    variant_of,
 )
 
 Make = Callable[..., StudyConfig]
 pytestmark = pytest.mark.usefixtures("without_inception", "painter")
 NONE = Variant((("text", "none"),))
+
+
+def variant_of(config: StudyConfig, one: Arm) -> Variant:
+    """How the pairs of an arm of one generator are sampled."""
+    (found,) = variants_of(config, one)
+    return found
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 An arm with synthetic pairs may carry options in its name, as a judge does: ``syn-geo+n=100+text=none`` trains on the
 first 100 accepted pairs, sampled with ``text=none`` by the same generator as those of ``syn-geo``. So may one that
-learns from unannotated images too: ``semi+method=cps``.
+learns from unannotated images too: ``semi+method=cps``. ``syn-geo+generator=copy-paste`` has its pairs of another
+generator than the study's own, ``syn-geo+generator=siamese,copy-paste`` half of them of each.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from morphogen.errors import InputError
+from morphogen.generators import GENERATORS
 from morphogen.segmenters.diffcl.methods import METHODS
 
 
@@ -37,6 +39,7 @@ class Arm:
             ``balance``.
         semi: Method by which it learns from the study's unannotated training images too (a key of
             `morphogen.segmenters.diffcl.methods.METHODS`); None for annotated pairs alone.
+        generators: What makes its synthetic pairs, of several an equal share each; the study's own where empty.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Arm:
     gated: bool = True
     sampling: tuple[tuple[str, str], ...] = ()
     semi: str | None = None
+    generators: tuple[str, ...] = ()
 
     @property
     def base(self) -> str:
@@ -102,23 +106,31 @@ MAIN = "syn-geo"
 
 @dataclass(frozen=True)
 class Variant:
-    """Sampling options beside the generator's own, as (option, value), sorted; none for the pairs as it makes them."""
+    """One way in which synthetic pairs are made.
+
+    Attributes:
+        options: Sampling options beside the generator's own, as (option, value), sorted; none for the pairs as it makes
+            them.
+        generator: Whose pairs; None for those of the study's own generator.
+    """
 
     options: tuple[tuple[str, Any], ...] = ()
+    generator: str | None = None
 
     def of(self, label: str) -> str:
-        """Name of the folder of a repetition's pairs: ``fold0``, or ``fold0+text=none``."""
-        return "+".join([label, *(f"{option}={value}" for option, value in self.options)])
+        """Name of the folder of a repetition's pairs: ``fold0``, ``fold0+generator=controlnet+text=none``."""
+        named = [f"generator={self.generator}"] if self.generator else []
+        return "+".join([label, *named, *(f"{option}={value}" for option, value in self.options)])
 
 
 OWN = Variant()
-"""The pairs as the generator makes them."""
+"""The pairs as the study's own generator makes them."""
 
 
 def arm(name: str) -> Arm:
     """The arm of this name, with any options: ``syn-geo``, ``syn-geo+n=100+text=none``.
 
-    Whether the generator has these options is not looked at (`morphogen.study.synthesis.variant_of`).
+    Whether the generator has these options is not looked at (`morphogen.study.generators.variants_of`).
 
     Raises:
         InputError: No such arm, an arm without synthetic pairs with options, or a word that is no option.
@@ -146,6 +158,10 @@ def arm(name: str) -> Arm:
     if options and "synthetic" not in found.parts:
         fault = f"{base} has no synthetic pairs, so no option {next(iter(options))}"
         raise InputError(f"--arms {name}: {fault}; write {base} or {base}+method=cps")
+    generators = _generators(name, options.pop("generator", None))
+    if len(generators) > 1 and (rest := options.keys() - {"gates", "n"}):
+        fault = f"{min(rest)} is for the sampling of one generator, and it names {len(generators)}"
+        raise InputError(f"--arms {name}: {fault}; leave it out")
     gates, n = options.pop("gates", None), _count(name, options.pop("n", None))
     if gates not in (None, UNGATED):
         raise InputError(
@@ -153,6 +169,7 @@ def arm(name: str) -> Arm:
         )
     which = "pairs" if gates else "accepted pairs"
     stated = [f"method {method}"] if method != found.semi else []
+    stated += [f"pairs of {' and '.join(generators)}"] if generators else []
     stated += [f"the first {n} {which}"] if n else []
     stated += ["whatever the gates say"] if gates else []
     sampling = tuple(sorted(options.items()))
@@ -165,6 +182,7 @@ def arm(name: str) -> Arm:
         gated=gates is None,
         sampling=sampling,
         semi=method,
+        generators=generators,
     )
 
 
@@ -177,12 +195,12 @@ def find(name: str) -> Arm | None:
 
 
 def place(name: str) -> tuple[Any, ...]:
-    """Sorts arms: as in the table, an arm's variants after it, by method, sampling options, then their number."""
+    """Sorts arms: as in the table, an arm's variants after it, by method, generators, sampling options, and number."""
     found = find(name)
     if found is None:
-        return len(ARMS), 0, (), 0, False, name
+        return len(ARMS), 0, (), (), 0, False, name
     method = list(METHODS).index(found.semi) if found.semi else 0
-    return list(ARMS).index(found.base), method, found.sampling, found.n or 0, not found.gated, name
+    return list(ARMS).index(found.base), method, found.generators, found.sampling, found.n or 0, not found.gated, name
 
 
 def lead(arms: Iterable[str]) -> str:
@@ -197,6 +215,17 @@ def _method(name: str, word: str) -> str:
             f"--arms {name}: method {word} does not learn from unannotated images; take {', '.join(known)}"
         )
     return word
+
+
+def _generators(name: str, word: str | None) -> tuple[str, ...]:
+    found = () if word is None else tuple(word.split(","))
+    for one in found:
+        if one not in GENERATORS:
+            near = difflib.get_close_matches(one, GENERATORS, n=1) or GENERATORS
+            raise InputError(f"--arms {name}: generator {one} is not known; did you mean {', '.join(near)}?")
+    if len(set(found)) != len(found):
+        raise InputError(f"--arms {name}: names a generator twice; name each once")
+    return found
 
 
 def _count(name: str, word: str | None) -> int | None:

@@ -19,9 +19,10 @@ from morphogen.errors import InputError
 from morphogen.progress import say
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import AUDIT, Bench
+from morphogen.study.generators import uses_foundation
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.splits import Repetition
-from morphogen.study.synthesis import as_pictures, foundation_card, generator_run, synthetic_rows, uses_foundation
+from morphogen.study.synthesis import as_pictures, foundation_card, generator_run, synthetic_rows
 
 if TYPE_CHECKING:
     from morphogen.study.quality import ImageSet
@@ -42,7 +43,7 @@ def audits(
         repetition: Whose images.
         sets: ``synthetic``, ``train`` and ``held_out`` of `morphogen.study.quality.image_sets`.
         picture: Where the closest pairs are drawn.
-        variant: How the synthetic ones were sampled.
+        variant: Whose the synthetic ones are, and how they were sampled.
 
     Returns:
         ``memorisation`` (empty where the training images do not differ), ``leakage`` and ``duplicates``.
@@ -97,8 +98,8 @@ def leaks(bench: Bench, repetition: Repetition, synthetic: Audited, variant: Var
     rest = part("pool", (*repetition.extra, *repetition.pool))
     test = bench.dataset.select(repetition.test)
     bench.count_read(f"{AUDIT}.{repetition.label}", OWN_TEST, len(test))
-    learnt = recorded_ids(generator_run(bench, repetition)) or repetition.train
-    founded = uses_foundation(bench.config)
-    card = foundation_card(bench.config) if founded else None
+    learnt = recorded_ids(generator_run(bench.of(variant), repetition)) or repetition.train
+    founded = uses_foundation(bench.of(variant).config)
+    card = foundation_card(bench.of(variant).config) if founded else None
     origin = Origin(synthetic_rows(bench, repetition, variant), learnt, card, founded)
     return leakage(synthetic, origin, train, [validation, rest], (part("test", repetition.test), test))

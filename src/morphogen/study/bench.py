@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from morphogen.data.records import Dataset
+from morphogen.study.arms import Variant
+from morphogen.study.generators import study_of
 from morphogen.study.recipe import OWN_TEST, StudyConfig, config_hash
 from morphogen.study.splits import Repetition, Splits
 
@@ -44,6 +46,10 @@ class Bench:
     def hash(self) -> str:
         """Goes into every cell: cells of another recipe or other splits are not compared with it."""
         return config_hash(self.config, self.splits.hash)
+
+    def of(self, variant: Variant) -> Bench:
+        """The study with the generator of these pairs in place of its own (`study_of`)."""
+        return replace(self, config=study_of(self.config, variant.generator))
 
     def test_part(self, name: str, repetition: Repetition) -> Dataset:
         """The records of a test set; `morphogen.study.cells.score` opens them."""

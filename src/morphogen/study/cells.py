@@ -16,9 +16,10 @@ from morphogen.data.records import Dataset, Record
 from morphogen.files import write_json
 from morphogen.locks import lock
 from morphogen.metrics.masks import score_masks
-from morphogen.study.arms import arm, lead
+from morphogen.study.arms import Arm, arm, lead
 from morphogen.study.bench import Bench
 from morphogen.study.gating import kept_pairs
+from morphogen.study.generators import others, variants_of
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of
 from morphogen.study.oversample import oversampled
 from morphogen.study.plan import Training
@@ -29,8 +30,8 @@ from morphogen.study.synthesis import (
     architecture_of,
     autoencoded_pairs,
     candidates,
+    in_order_of_plan,
     judge_recipe,
-    variant_of,
 )
 
 Predict = Callable[[Sequence[np.ndarray]], Sequence[Any]]
@@ -111,6 +112,8 @@ def run_training(bench: Bench, training: Training, tools: Tools) -> bool:
             cell = _cell(bench, training, test_set) | {"n_synthetic": n_synthetic, "empty": empty, "scores": scores}
             if job.unlabelled is not None:
                 cell["n_unlabelled"] = len(job.unlabelled)
+            if named := others(bench.config, [training.arm]):  # the hash is of the study's own generator
+                cell["presets"] = {name: bench.config.named_presets.get(name) for name in named}
             write_json(bench.cell_path(name), cell | {"wall_s": round(trained + time.monotonic() - began, 1)})
         return True
 
@@ -122,11 +125,11 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
     recipe = judge_recipe(config, network, len(repetition.train))
     if kind_of(network) is CLASSIFICATION:
         recipe |= {"classes": bench.image_classes}
-    parts = {part: _source(bench, training, part, tools) for part in dict.fromkeys(ours.parts)}
+    parts = {part: _sources(bench, training, part, tools) for part in dict.fromkeys(ours.parts)}
     job = JudgeRun(
         judge=network,
         architecture=architecture_of(ours.network or training.judge, config),
-        train=[parts[part] for part in ours.parts],
+        train=[source for part in ours.parts for source in parts[part]],
         validation=Pairs(bench.dataset.select(repetition.validation), config.resolution),
         augmentation=ours.augmentation,
         steps=recipe.pop("max_train_steps", config.steps),
@@ -137,16 +140,20 @@ def _job(bench: Bench, training: Training, tools: Tools) -> tuple[JudgeRun, int]
         method=ours.semi,
         unlabelled=Pairs(bench.unannotated(repetition), config.resolution) if ours.semi else None,
     )
-    return job, len(parts["synthetic"]) if "synthetic" in parts else 0
+    return job, sum(map(len, parts.get("synthetic", ())))
 
 
-def _source(bench: Bench, training: Training, part: str, tools: Tools) -> Source:
+def _sources(bench: Bench, training: Training, part: str, tools: Tools) -> list[Source]:
     """The training pairs of one part of an arm, at working resolution."""
     repetition, resolution = training.repetition, bench.config.resolution
     if part == "synthetic":
-        ours = arm(training.arm)
-        variant = variant_of(bench.config, ours)
-        return Pairs(kept_pairs(bench, repetition, tools, variant, ours.n, ours.gated), resolution)
+        return [Pairs(some, resolution) for some in synthetic_part(bench, repetition, tools, arm(training.arm))]
+    return [_source(bench, repetition, part, tools)]
+
+
+def _source(bench: Bench, repetition: Repetition, part: str, tools: Tools) -> Source:
+    """The training pairs of a part of real images."""
+    resolution = bench.config.resolution
     if part == "oversampled":
         train = bench.dataset.select(repetition.train)
         return Pairs(
@@ -163,10 +170,27 @@ def _lead_pairs(bench: Bench, repetition: Repetition, tools: Tools) -> int:
     many it would make."""
     arms = stated_arms(bench.config)
     ours = arm(lead(arms))
-    variant = variant_of(bench.config, ours)
     if ours.name not in arms:
-        return candidates(bench, repetition, variant)
-    return len(kept_pairs(bench, repetition, tools, variant, ours.n, ours.gated))
+        return candidates(bench, repetition)
+    return sum(map(len, synthetic_part(bench, repetition, tools, ours)))
+
+
+def synthetic_part(bench: Bench, repetition: Repetition, tools: Tools, ours: Arm) -> list[Dataset]:
+    """The synthetic pairs of an arm, one data set a generator.
+
+    Of k generators the first gives its accepted pairs 1, k + 1, 2k + 1, ... in the order of the plan, the second those
+    from 2, and so on: all together about as many as one would give, and of other masks each.
+    """
+    variants = variants_of(bench.config, ours)
+    if len(variants) == 1:
+        return [kept_pairs(bench, repetition, tools, variants[0], ours.n, ours.gated)]
+    found, k = [], len(variants)
+    for i, variant in enumerate(variants):
+        pairs = kept_pairs(bench, repetition, tools, variant, gated=ours.gated)
+        most = None if ours.n is None else len(range(ours.n)[i::k])
+        taken = {*in_order_of_plan(pairs).ids[i::k][:most]}
+        found.append(pairs.select(id_ for id_ in pairs.ids if id_ in taken))
+    return found
 
 
 def score(

@@ -187,7 +187,7 @@ def group_cells(cells: Sequence[Cell], planned: int = 0, stated: Sequence[str] =
         stated: As in `Group`.
 
     Raises:
-        InputError: Two cells of one group were made by different recipes or splits, or are the same cell twice.
+        InputError: Two cells of one group were made by other recipes, presets or splits, or are the same cell twice.
     """
     keys = {(c.arm, c.values["judge"], c.values["test_set"], c.repetition): set[int | None]() for c in cells}
     for c in cells:
@@ -216,6 +216,20 @@ def _one_study(cells: Sequence[Cell]) -> None:
             )
         if (twin := seen.setdefault((cell.arm, cell.repetition), cell)) is not cell:
             raise InputError(f"{cell.path}: is the same cell as {twin.path.name}; remove one of them")
+    _one_preset(cells)
+
+
+def _one_preset(cells: Sequence[Cell]) -> None:
+    """Refuse a generator with two presets: no hash tells them apart where it is not the study's own."""
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        for name, preset in cell.values.get("presets", {}).items():
+            twin = first.setdefault(name, cell)
+            if twin.values["presets"][name] != preset:
+                raise InputError(
+                    f"{cell.path}: has {name} with the preset {preset or 'of the study'}, {twin.path.name} with "
+                    f"{twin.values['presets'][name] or 'that of the study'}; move it to a study of its own"
+                )
 
 
 def _same_images(ours: Cell, theirs: Cell) -> None:

@@ -11,10 +11,11 @@ from morphogen.foundation.adapt import AdaptConfig
 from morphogen.sampling.gates import CLASSIFIED, SEGMENTED
 from morphogen.study.arms import OWN, Variant, arm, find
 from morphogen.study.bench import Bench
+from morphogen.study.generators import generator_config, has_foundation, paints_into_images, variants_of
 from morphogen.study.kinds import CLASSIFICATION, kind_of
 from morphogen.study.plan import Training
 from morphogen.study.recipe import StudyConfig
-from morphogen.study.synthesis import candidates, generator_config, judge_recipe, paints_into_images, variant_of
+from morphogen.study.synthesis import candidates, judge_recipe
 
 ROWS = 16
 """Rows of the steps that were timed, each of 64 x 64 px, with the networks of the defaults, on two CPU cores."""
@@ -65,15 +66,18 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     tests = sum(len(bench.test_part(t, training.repetition)) for training in todo for t in training.test_sets)
     painted = {"synthetic", "autoencoded"}
     repetitions = {t.repetition.label: t.repetition for t in todo if painted & {*arm(t.arm).parts}}
-    pairs = sum(candidates(bench, r, v) for label, r in repetitions.items() for v in _sampled(config, label, todo))
-    seconds = (
-        sum(_times(training.arm) for training in todo) * judge + tests * SECONDS_A_SCORE + pairs * SECONDS_A_PAIR * area
-    )
-    seconds += len(repetitions) * (_generator_seconds(bench) * area + helper + SECONDS_OF_QUALITY)
+    ways = {label: _sampled(config, label, todo) for label in repetitions}
+    pairs = {(label, way): candidates(bench, r, way) for label, r in repetitions.items() for way in ways[label]}
+    seconds = sum(_times(training.arm) for training in todo) * judge + tests * SECONDS_A_SCORE
+    seconds += sum(pairs.values()) * SECONDS_A_PAIR * area + len(repetitions) * helper
+    for label in repetitions:
+        for generator in _trained(config, label, todo):
+            seconds += _generator_seconds(bench.of(Variant(generator=generator))) * area + SECONDS_OF_QUALITY
     gates = helper * (bool({*SEGMENTED} & {*config.gates}) + OF_A_CLASSIFIER * bool({*CLASSIFIED} & {*config.gates}))
     gates += SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
-    disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN + pairs * 4 * _pixels(bench) / 1e6
+    disk = (len(todo) + 2 * len(repetitions)) * MB_A_RUN
+    disk += sum(n * 4 * _pixels(bench.of(way)) for (_, way), n in pairs.items()) / 1e6
     return Estimate(seconds, disk, MB_OF_PROCESS * max(1.0, scale**0.5))
 
 
@@ -96,7 +100,14 @@ def _rows(bench: Bench) -> float:
 def _sampled(config: StudyConfig, label: str, todo: Sequence[Training]) -> set[Variant]:
     """The ways in which the pairs of a repetition are to be sampled; the generator's own where no arm has pairs."""
     found = [arm(t.arm) for t in todo if t.repetition.label == label]
-    return {variant_of(config, one) for one in found if "synthetic" in one.parts} or {OWN}
+    return {v for one in found if "synthetic" in one.parts for v in variants_of(config, one)} or {OWN}
+
+
+def _trained(config: StudyConfig, label: str, todo: Sequence[Training]) -> set[str | None]:
+    """The generators of a repetition that are to be trained, None for the study's own: `autoencoded` needs it too."""
+    named = {way.generator for way in _sampled(config, label, todo)}
+    autoencodes = any("autoencoded" in arm(t.arm).parts for t in todo if t.repetition.label == label)
+    return named | {None} if autoencodes and has_foundation(config) else named
 
 
 def _pixels(bench: Bench) -> int:

@@ -39,6 +39,7 @@ from morphogen.sampling.gates import (
 )
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
+from morphogen.study.generators import makes_masks, paints_into_images
 from morphogen.study.kinds import classifiers_among, judge_of_masks
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
@@ -47,8 +48,6 @@ from morphogen.study.synthesis import (
     as_pictures,
     balanced,
     in_order_of_plan,
-    makes_masks,
-    paints_into_images,
     read_synthetic,
     synthetic_folder,
     synthetic_pairs,
@@ -80,7 +79,7 @@ def kept_pairs(
         bench: The study.
         repetition: Whose pairs.
         tools: Train the gate segmenter.
-        variant: How they were sampled.
+        variant: Whose they are, and how they were sampled.
         n: Take the first n that pass, in the order of the plan, or all that there are and say so. Where classes are
             balanced, no more are taken of a class than it needs.
         gated: Leave out what a gate dropped.
@@ -89,7 +88,7 @@ def kept_pairs(
         WorkError: The gates dropped every pair.
     """
     made = synthetic_pairs(bench, repetition, variant)
-    found = _accepted(bench, repetition, made, tools, variant) if gated and bench.config.gates else made
+    found = _accepted(bench, repetition, made, tools, variant) if gated and bench.of(variant).config.gates else made
     if (pairs := balanced(bench, repetition, variant)) is not None:
         found = _of_classes(found, pairs, variant.of(repetition.label))
     if n is None:
@@ -115,12 +114,9 @@ def _only(found: Dataset, ids: Sequence[str]) -> Dataset:
 
 
 def _accepted(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, variant: Variant) -> Dataset:
-    """Of the pairs that were made those that pass; judges them unless that was done."""
+    """Of the pairs that were made those that pass."""
     folder = synthetic_folder(bench, repetition, variant)
-    with lock(bench.out / ".locks" / f"gates.{repetition.label}.lock", wait=True):
-        if not _judged(folder, made, bench.config.gates, repetition.train):
-            write_verdicts(folder, verdicts(bench, repetition, made, tools, variant))
-    found = read_summary(folder) or {}
+    found = _summary(bench, repetition, made, tools, variant)
     if not found["accepted"]:
         reasons = ", ".join(f"{gate} {n}" for gate, n in found["reasons"].items())
         fault = f"the quality gates dropped all {found['n']} synthetic pairs ({reasons})"
@@ -128,16 +124,25 @@ def _accepted(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools,
     return read_synthetic(folder, bench.dataset).where(lambda record: not (record.origin or {})["dropped"])
 
 
+def _summary(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, variant: Variant) -> dict[str, Any]:
+    """The content of gates.json; judges the pairs unless that was done."""
+    folder = synthetic_folder(bench, repetition, variant)
+    with lock(bench.out / ".locks" / f"gates.{repetition.label}.lock", wait=True):
+        if not _judged(folder, made, bench.of(variant).config.gates, repetition.train):
+            write_verdicts(folder, verdicts(bench, repetition, made, tools, variant))
+    return read_summary(folder) or {}
+
+
 def gate_summary(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant = OWN) -> dict[str, Any] | None:
     """How many pairs the gates accepted and rejected, and by which limits; None where the study has no gates.
 
     Where the pairs have several classes, ``by_class``: class -> ``n``, ``accepted``, ``reasons``.
     """
-    if not bench.config.gates:
+    if not bench.of(variant).config.gates:
         return None
-    kept_pairs(bench, repetition, tools, variant)
-    folder = synthetic_folder(bench, repetition, variant)
-    found, made = read_summary(folder) or {}, read_synthetic(folder, bench.dataset)
+    made = synthetic_pairs(bench, repetition, variant)
+    found = _summary(bench, repetition, made, tools, variant)
+    made = read_synthetic(synthetic_folder(bench, repetition, variant), bench.dataset)  # with what the gates said
     names = sorted({record.label for record in made if record.label})
     return {**found, "by_class": {name: _tally(made, name) for name in names}} if len(names) > 1 else found
 
@@ -163,22 +168,23 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, 
     Raises:
         InputError: Too few training images for a limit, or a pair lacks the score of a gate.
     """
-    gates, resolution = bench.config.gates, bench.config.resolution
+    theirs, resolution = bench.of(variant), bench.config.resolution
+    gates = theirs.config.gates
     synthetic, train = Pairs(made, resolution), Pairs(bench.dataset.select(repetition.train), resolution)
-    pictures, real = as_pictures(synthetic.images()), as_pictures(train.images())
+    pictures, trained = as_pictures(synthetic.images()), as_pictures(train.images())
     rows = {record.id: dict(record.origin or {}) for record in made}
     scores: dict[str, Any] = {**recorded_scores(rows, made.ids, gates, made.root)}
     limits = [Limit.fixed(name) for name in scores]
     scores |= picture_scores(pictures, gates)
-    limits += [Limit.of(name, values) for name, values in picture_scores(real, gates).items()]
+    limits += [Limit.of(name, values) for name, values in picture_scores(trained, gates).items()]
     if "copies" in gates:
-        scores["nearness"] = _nearness(bench, repetition, synthetic, train)
+        scores["nearness"] = _nearness(theirs, repetition, synthetic, train)
         limits.append(Limit.of_copies(len(train)))
     if wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]:
         predict, held_out = _gate_segmenter(bench, repetition, tools)
-        ours, theirs = overlaps(predict, synthetic), overlaps(predict, held_out)
+        ours, real = overlaps(predict, synthetic), overlaps(predict, held_out)
         scores |= {name: ours[name] for name in wanted}
-        limits += [_overlap_limit(bench.config, name, theirs[name]) for name in wanted]
+        limits += [_overlap_limit(theirs.config, name, real[name]) for name in wanted]
     for name in (CLASSIFIED[gate] for gate in gates if gate in CLASSIFIED):
         classify = _gate_classifier(bench, repetition, tools)
         scores[name] = class_scores(classify(pictures), made.records, made.root)

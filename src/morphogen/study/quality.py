@@ -1,8 +1,8 @@
 """How good the synthetic images of one repetition are: distance to real ones, adherence to their masks, audits.
 
 All of them are measured, what gates dropped included. Nothing but the audit of leakage looks at the test part. One JSON
-file a repetition, ``images/LABEL.json``. Where arms sample in different ways, the generator's own is measured, or the
-first one where no arm has that; of the others the file holds what the gates said.
+file a repetition and generator, ``images/LABEL.json``. Where arms sample in different ways, the generator's own is
+measured, or the first one where no arm has that; of the others the file holds what the gates said.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
 from morphogen.study.gating import dices, gate_summary
+from morphogen.study.generators import makes_masks, uses_foundation, variants_of
 from morphogen.study.kinds import judge_of_masks
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import StudyConfig
@@ -30,10 +31,7 @@ from morphogen.study.synthesis import (
     as_pictures,
     autoencode,
     in_order_of_plan,
-    makes_masks,
     synthetic_pairs,
-    uses_foundation,
-    variant_of,
 )
 from morphogen.training.rng import numpy_rng
 
@@ -61,10 +59,11 @@ def measure_images(bench: Bench, repetition: Repetition, tools: Tools, variant: 
             "seed": repetition.seed,
             "resolution": bench.config.resolution,
             "n_synthetic": len(made),
-            **({} if variant == OWN else {"sampling": dict(variant.options)}),
+            **({"generator": variant.generator} if variant.generator else {}),
+            **({"sampling": dict(variant.options)} if variant.options else {}),
         }
         path.parent.mkdir(exist_ok=True)
-        if variant == measured_variant(bench.config):
+        if variant == measured_variant(bench.config, variant.generator):
             found |= _measures(bench, repetition, tools, variant)
         if (gates := gate_summary(bench, repetition, tools, variant)) is not None:
             found["audit"] = {**found.get("audit", {}), "gates": gates}
@@ -72,23 +71,23 @@ def measure_images(bench: Bench, repetition: Repetition, tools: Tools, variant: 
 
 
 def variants(config: StudyConfig, arms: Iterable[str]) -> tuple[Variant, ...]:
-    """The ways of sampling that these arms have, in their order."""
+    """The generators and ways of sampling that these arms have, in their order."""
     found = [arm(name) for name in arms]
-    return tuple(dict.fromkeys(variant_of(config, one) for one in found if "synthetic" in one.parts))
+    return tuple(dict.fromkeys(v for one in found if "synthetic" in one.parts for v in variants_of(config, one)))
 
 
-def measured_variant(config: StudyConfig) -> Variant:
+def measured_variant(config: StudyConfig, generator: str | None = None) -> Variant:
     """The way of sampling whose images are measured: the generator's own where an arm has it, else the first."""
-    known = variants(config, config.arms)
-    return known[0] if known and OWN not in known else OWN
+    known, own = [v for v in variants(config, config.arms) if v.generator == generator], Variant(generator=generator)
+    return known[0] if known and own not in known else own
 
 
 def _measures(bench: Bench, repetition: Repetition, tools: Tools, variant: Variant) -> dict[str, Any]:
     made = synthetic_pairs(bench, repetition, variant)
-    if bench.config.synthetic is not None or makes_masks(bench.config):
+    if bench.config.synthetic is not None or makes_masks(bench.of(variant).config):
         made = in_order_of_plan(made)  # its beginning shows all masks, or all classes in proportion
     synthetic = Pairs(made, bench.config.resolution)
-    sets = image_sets(bench, repetition, synthetic)
+    sets = image_sets(bench.of(variant), repetition, synthetic)
     picture = bench.out / "images" / f"{variant.of(repetition.label)}-closest.png"
     return {
         "distances": distances(bench, repetition, sets),
@@ -129,7 +128,7 @@ def image_sets(bench: Bench, repetition: Repetition, synthetic: Pairs) -> dict[s
     Returns:
         ``synthetic``, ``train`` (what the generator saw), ``reference`` (`reference_of`, 250 at most), ``held_out``
         (images of the reference and of the validation part, of other subjects than ``train``) and ``autoencoded`` (of
-        ``train``) where the study has a foundation.
+        ``train``) where the study, that of the generator, has a foundation.
     """
     resolution, rng = bench.config.resolution, numpy_rng(repetition.seed, "reference")
     others = reference_of(repetition)[0]

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,9 @@ class StudyConfig:
     """real, real-geo, syn, syn-geo, duplicated, more-real, autoencoded, features, synthetic-only, oversampled (real
     images, those of rarer classes again and again), semi and semi-syn (the training images outside --annotated too,
     without masks, beside real or real and synthetic pairs); by default those up to duplicated, and more-real where the
-    data has it. Those with synthetic pairs may carry options: +n=100 takes the
-    first 100 accepted pairs, +gates=none those that the gates dropped too, others are the generator's for sampling
+    data has it. Those with synthetic pairs may carry options: +n=100 takes the first 100 accepted pairs, +gates=none
+    those that the gates dropped too, +generator=copy-paste those of another generator than --generator, of several
+    (+generator=siamese,copy-paste) an equal share each; others are the generator's for sampling
     (syn-geo+n=100+text=none). semi and semi-syn take +method=diff-cl (by default), cps, ua-mt or bcp. The verdict
     speaks of the first syn-geo."""
     generator: str = "siamese"
@@ -53,6 +54,9 @@ class StudyConfig:
     preset: str = "tiny"
     """Preset of the generator, or its foundation: tiny, sd15, a folder, or a hub id; also joined by +, with any option
     of the generator (sd15+mixed_precision=bf16). `autoencoded` takes its foundation too."""
+    presets: tuple[str, ...] = ()
+    """Presets of the generators that arms name beside it, NAME=PRESET: controlnet=tiny+guidance=4. By default the
+    study's foundation. --generator-steps and --adapt-steps are not theirs: controlnet=tiny+max_train_steps=600."""
     adapt_steps: int | None = None
     """Steps of fine-tuning the foundation on the images that the generator trains on, first; what the preset does by
     default, 0 for none."""
@@ -119,6 +123,23 @@ class StudyConfig:
             sets[name] = Path(folder)
         return sets
 
+    @property
+    def named_presets(self) -> dict[str, str]:
+        """Generator -> preset of ``--presets``.
+
+        Raises:
+            InputError: A word is not NAME=PRESET, or a generator has two.
+        """
+        presets: dict[str, str] = {}
+        for word in self.presets:
+            name, sign, preset = word.partition("=")
+            if not (name and sign and preset):
+                raise InputError(f"--presets {word}: is not NAME=PRESET; write for example controlnet=tiny+guidance=4")
+            if name in presets:
+                raise InputError(f"--presets {word}: {name} has a preset already; give it one")
+            presets[name] = preset
+        return presets
+
     def check(self) -> None:
         """Refuse what can be refused without looking at the data.
 
@@ -131,6 +152,7 @@ class StudyConfig:
         from morphogen.generators import GENERATORS
         from morphogen.sampling.gates import GATES
         from morphogen.segmenters import SEGMENTERS, published
+        from morphogen.study.generators import check_presets
         from morphogen.study.kinds import classifiers_among, room_of
 
         arms = [arm(name) for name in self.arms]
@@ -160,6 +182,7 @@ class StudyConfig:
                 fault = f"{one.name} among --arms trains as its method does, not as the judge was published"
                 raise InputError(f"--recipe {self.recipe}: {fault}; leave one of them out")
         _ = self.tests
+        check_presets(self)
         _check_balance(self)
         _refuse_twins(self, arms)
         _refuse_text_of_prompt(self, arms)
@@ -170,8 +193,8 @@ class StudyConfig:
 NOT_THE_STUDY = ("out", "cells", "dry_run", "device")
 """Fields that say how a study is run, not what it is: they may differ from run to run."""
 
-NOT_THE_CELL = (*NOT_THE_STUDY, "data", "annotated", "arms", "judges", "test", "seeds")
-"""Fields that do not change what happens inside one cell, or stand in its name."""
+NOT_THE_CELL = (*NOT_THE_STUDY, "data", "annotated", "arms", "judges", "test", "seeds", "presets")
+"""Fields that do not change what happens inside one cell, or stand in its name, or in the cell itself (presets)."""
 
 
 def identity(config: StudyConfig) -> dict[str, Any]:
@@ -209,7 +232,8 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
 def refuse_other_study(config: StudyConfig) -> None:
     """Refuse an output folder that holds something else than this study, before anything is written.
 
-    Its arms may differ: every cell stands for itself, so that an arm can be added later (`save_study` notes it).
+    Its arms may differ: every cell stands for itself, so that an arm can be added later (`save_study` notes it). So may
+    the generators that they name, but one of them has one preset.
 
     Raises:
         InputError: The folder holds another study (names the first field that differs), or other files, or cannot be
@@ -223,8 +247,9 @@ def refuse_other_study(config: StudyConfig) -> None:
             raise InputError(f"{config.out}: holds other files and no study.yaml; name an empty or new --out folder")
         return
     saved, wanted = {"gates": [], "balance": StudyConfig.balance, **load_study(saved_file)}, identity(config)
+    _refuse_other_presets(config, saved)
     for name, value in wanted.items():
-        if name != "arms" and saved.get(name) != value:
+        if name not in ("arms", "presets") and saved.get(name) != value:
             option = name.replace("_", "-")
             raise InputError(
                 f"{saved_file}: the study there has --{option} {_words(saved.get(name))}, not {_words(value)}; "
@@ -254,6 +279,13 @@ def stated_arms(config: StudyConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*saved, *config.arms]))
 
 
+def stated_presets(config: StudyConfig) -> tuple[str, ...]:
+    """The presets of the study's other generators, as `stated_arms`."""
+    path = config.out / "study.yaml"
+    saved = load_study(path).get("presets", []) if path.exists() else []
+    return tuple(dict.fromkeys([*saved, *config.presets]))
+
+
 def save_study(config: StudyConfig) -> None:
     """Write ``study.yaml``, the resolved configuration, into the study's folder.
 
@@ -270,12 +302,26 @@ def save_study(config: StudyConfig) -> None:
             return
         values["arms"] += added
         values["added_arms"] = [*values.get("added_arms", ()), *added]
+        values["presets"] = list(stated_presets(config))
     write_text(path, yaml.safe_dump(values, sort_keys=False))
+
+
+def _refuse_other_presets(config: StudyConfig, saved: Mapping[str, Any]) -> None:
+    """Refuse a preset, or none, for a generator that an arm of the study in the folder has with another one."""
+    from morphogen.study.generators import others
+
+    theirs = replace(config, presets=tuple(saved.get("presets", ())))
+    for name in sorted({*others(config, saved["arms"])} & {*others(config, config.arms)}):
+        if config.named_presets.get(name) != (preset := theirs.named_presets.get(name)):
+            stated = f"--presets {name}={preset}" if preset else f"no --presets for {name}"
+            raise InputError(
+                f"{config.out / 'study.yaml'}: the study there has {stated}; use that or name another --out"
+            )
 
 
 def _check_balance(config: StudyConfig) -> None:
     from morphogen.sampling.budgets import NONE, check_balance
-    from morphogen.study.synthesis import makes_masks
+    from morphogen.study.generators import makes_masks
 
     check_balance(config.balance)
     if config.balance != NONE and not makes_masks(config):
@@ -285,12 +331,12 @@ def _check_balance(config: StudyConfig) -> None:
 
 def _refuse_twins(config: StudyConfig, arms: Sequence[Arm]) -> None:
     """Refuse sampling options that the generator lacks, and two names of one arm."""
-    from morphogen.study.synthesis import variant_of
+    from morphogen.study.generators import variants_of
 
     seen: dict[tuple[Any, ...], str] = {}
     for one in arms:
         gated = one.gated and bool(config.gates)
-        twin = seen.setdefault((one.base, one.semi, one.n, gated, variant_of(config, one)), one.name)
+        twin = seen.setdefault((one.base, one.semi, one.n, gated, frozenset(variants_of(config, one))), one.name)
         if twin != one.name:
             raise InputError(f"--arms {twin} {one.name}: are one and the same arm; leave one of them out")
 
@@ -300,7 +346,8 @@ def _refuse_text_of_prompt(config: StudyConfig, arms: Sequence[Arm]) -> None:
     if config.prompt is None:
         return
     words = [("--arms", one.name) for one in arms if "text" in dict(one.sampling)]
-    words += [("--preset", config.preset)] if any(w.startswith("text=") for w in config.preset.split("+")) else []
+    presets = [("--preset", config.preset), *(("--presets", preset) for preset in config.named_presets.values())]
+    words += [(option, said) for option, said in presets if any(w.startswith("text=") for w in said.split("+"))]
     for option, word in words:
         fault = "text= says how prompts are made, and --prompt gives one"
         raise InputError(f"{option} {word}: {fault}; leave one of them out")

@@ -19,16 +19,26 @@ from morphogen.files import write_json
 from morphogen.generators import GENERATORS
 from morphogen.progress import clock, say, track
 from morphogen.sampling.budgets import NONE
-from morphogen.sampling.gates import INTO_IMAGES, OWN_MASKS
+from morphogen.sampling.gates import INTO_IMAGES
 from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.cells import Tools, default_tools, run_training
 from morphogen.study.estimate import Estimate, estimate
+from morphogen.study.generators import (
+    generator_config,
+    others,
+    own_resolution,
+    paints_into_images,
+    scores_for,
+    study_of,
+    uses_foundation,
+    variants_of,
+)
 from morphogen.study.image_classes import refuse_classes
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of, room_of
 from morphogen.study.plan import Training, test_sets, trainings
 from morphogen.study.quality import measure_images, variants
-from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study
+from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study, stated_presets
 from morphogen.study.splits import Repetition, Splits, frozen_splits, has_extra
 from morphogen.study.synthesis import (
     architecture_of,
@@ -36,12 +46,6 @@ from morphogen.study.synthesis import (
     candidates,
     card_of,
     foundations,
-    generator_config,
-    makes_masks,
-    own_resolution,
-    paints_into_images,
-    uses_foundation,
-    variant_of,
 )
 
 
@@ -94,6 +98,7 @@ def prepare(config: StudyConfig) -> Bench:
         config, arms=_resolved_arms(config, splits), resolution=config.resolution or own_resolution(config)
     )
     refuse_other_study(config)
+    config = replace(config, presets=stated_presets(config))
     if config.preset != StudyConfig.preset and not (
         uses_foundation(config) or GENERATORS[config.generator].has_presets
     ):
@@ -140,13 +145,11 @@ def _refuse_for_judges(bench: Bench) -> None:
 def _refuse_for_gates(bench: Bench) -> None:
     """Gates take their limits from training images, or what the generator notes: find now that there is too little."""
     config = bench.config
-    for recorded, does, what in (
-        (INTO_IMAGES, paints_into_images(config), "paint into images"),
-        (OWN_MASKS, makes_masks(config), "make masks of its own"),
-    ):
-        for gate in (gate for gate in config.gates if gate in recorded and not does):
-            fault = f"{config.generator} does not {what}, so that its pairs state no score for it"
-            raise InputError(f"--gates {gate}: {fault}; leave that gate out")
+    studies = [config, *(study_of(config, name) for name in others(config, config.arms))]
+    for gate in (gate for gate in config.gates if not any(scores_for(one, gate) for one in studies)):
+        what = "paint into images" if gate in INTO_IMAGES else "make masks of its own"
+        fault = f"{config.generator} does not {what}, so that its pairs state no score for it"
+        raise InputError(f"--gates {gate}: {fault}; leave that gate out")
     for repetition in bench.splits.repetitions if bench.config.gates else ():
         if len(repetition.train) < 2:
             fault = f"{repetition.label} trains on a single image, which sets no limits"
@@ -179,14 +182,14 @@ def _refuse_for_semi(bench: Bench) -> None:
 
 
 def _refuse_for_generator(bench: Bench) -> None:
-    """Find now, and not after the arms without synthetic pairs, what the generator would refuse."""
-    if any("synthetic" in arm(name).parts for name in bench.config.arms):
-        shown = {i for repetition in bench.splits.repetitions for i in repetition.train}
-        settings, stated = generator_config(bench.config, 0), {}
-        if paints_into_images(bench.config):  # its prompts are no part of its training
-            stated["prompt"] = bench.config.prompt
-        GENERATORS[bench.config.generator].check(bench.dataset.select(sorted(shown)), settings, **stated)
-        _refuse_for_balance(bench)
+    """Find now, and not after the arms without synthetic pairs, what the generators would refuse."""
+    shown = {i for repetition in bench.splits.repetitions for i in repetition.train}
+    for variant in {v.generator: v for v in variants(bench.config, bench.config.arms)}.values():
+        config, stated = bench.of(variant).config, dict[str, Any]()
+        if paints_into_images(config):  # its prompts are no part of its training
+            stated["prompt"] = config.prompt
+        GENERATORS[config.generator].check(bench.dataset.select(sorted(shown)), generator_config(config, 0), **stated)
+    _refuse_for_balance(bench)
 
 
 def _refuse_for_balance(bench: Bench) -> None:
@@ -284,6 +287,7 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         *_unannotated(bench),
         f"  generator    {config.generator}, {_amount(config)}"
         + (f", gates: {', '.join(config.gates)}" if config.gates else ""),
+        *(f"  beside it    {name}, {_preset(config, name)}" for name in others(config, config.arms)),
         f"  judges       {', '.join(config.judges)}: {_length(config)} at {config.resolution} px in every arm",
         f"  cells        {cells}, of which {left} are still to be made",
         f"  cost         about {clock(cost.seconds)} on 2 idle cores, {cost.disk_mb / 1000:.1f} GB of disk, "
@@ -308,6 +312,11 @@ def _length(config: StudyConfig) -> str:
     return "as published," if config.recipe else f"{config.steps} steps of {config.train_batch_size}"
 
 
+def _preset(config: StudyConfig, generator: str) -> str:
+    theirs = study_of(config, generator)
+    return f"preset {theirs.preset}" if GENERATORS[generator].has_presets else "without presets"
+
+
 def _amount(config: StudyConfig) -> str:
     if config.balance != StudyConfig.balance:
         return f"synthetic pairs by --balance {config.balance}"
@@ -320,10 +329,14 @@ def _scarce(bench: Bench) -> list[str]:
     """Arms that ask for more synthetic pairs than any repetition makes."""
     notes = []
     for one in (one for one in map(arm, bench.config.arms) if one.n):
-        variant = variant_of(bench.config, one)
-        most = max(candidates(bench, repetition, variant) for repetition in bench.splits.repetitions)
+        ways = variants_of(bench.config, one)
+        most = max(
+            sum(len(range(candidates(bench, repetition, way))[i :: len(ways)]) for i, way in enumerate(ways))
+            for repetition in bench.splits.repetitions
+        )
         if (one.n or 0) > most:
-            remedy = "give --synthetic" if balance_of(bench.config, variant) == NONE else "balance up to more"
+            free = balance_of(bench.of(ways[0]).config, ways[0]) == NONE
+            remedy = "give --synthetic" if free else "balance up to more"
             notes.append(f"{one.name}: {most} pairs are made, of which it takes all; {remedy}")
     return notes
 

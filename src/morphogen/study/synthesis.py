@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,27 @@ import numpy as np
 
 from morphogen.data.pairs import Pairs, native_mask
 from morphogen.data.records import Dataset, Record
-from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
 from morphogen.locks import lock
-from morphogen.sampling.budgets import NONE, Budget, apportion, budget, check_balance, plan_captions
+from morphogen.sampling.budgets import NONE, Budget, apportion, budget, plan_captions
 from morphogen.sampling.manifest import MERGED, is_whole
 from morphogen.sampling.plan import Plan, plan_cycle, plan_jobs
 from morphogen.sampling.runner import run_jobs
-from morphogen.study.arms import BALANCE, OWN, Arm, Variant
+from morphogen.study.arms import BALANCE, OWN, Variant
 from morphogen.study.bench import Bench
+from morphogen.study.generators import (
+    foundation_name,
+    generator_config,
+    has_foundation,
+    makes_masks,
+    others,
+    paints_into_images,
+    study_of,
+    uses_foundation,
+)
 from morphogen.study.kinds import CLASSIFICATION, kind_of, room_of
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
-from morphogen.words import kinds_of, read_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,7 +48,7 @@ def synthetic_pairs(bench: Bench, repetition: Repetition, variant: Variant = OWN
     Args:
         bench: The study.
         repetition: Whose pairs.
-        variant: How the generator samples; it is trained once for all variants.
+        variant: Which generator makes them, and how it samples; it is trained once for all ways of sampling.
 
     Returns:
         A data set with the classes of the real one; ``synthetic/LABEL/`` in the study's folder.
@@ -48,7 +56,7 @@ def synthetic_pairs(bench: Bench, repetition: Repetition, variant: Variant = OWN
     folder = synthetic_folder(bench, repetition, variant)
     with lock(bench.out / ".locks" / f"synthetic.{folder.name}.lock", wait=True):
         if not is_whole(folder):  # of which a file may be lost with the power
-            _make(bench, repetition, variant, folder)
+            _make(bench.of(variant), repetition, variant, folder)
     return read_synthetic(folder, bench.dataset)
 
 
@@ -76,7 +84,7 @@ def candidates(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> 
     Raises:
         InputError: Its classes cannot be balanced so.
     """
-    config = bench.config
+    config = bench.of(variant).config
     if (pairs := balanced(bench, repetition, variant)) is not None:
         return max(sum(pairs.values()), config.synthetic or 0)
     return config.per_mask * len(repetition.train) if config.synthetic is None else config.synthetic
@@ -88,7 +96,7 @@ def balanced(bench: Bench, repetition: Repetition, variant: Variant = OWN) -> Bu
     Raises:
         InputError: The classes cannot be balanced so.
     """
-    if (words := balance_of(bench.config, variant)) == NONE:
+    if (words := balance_of(bench.of(variant).config, variant)) == NONE:
         return None
     return budget([record.label for record in bench.dataset.select(repetition.train)], words)
 
@@ -98,47 +106,13 @@ def balance_of(config: StudyConfig, variant: Variant) -> str:
     return str(dict(variant.options).get(BALANCE, config.balance))
 
 
-def paints_into_images(config: StudyConfig) -> bool:
-    """Whether the study's generator paints into images, of any size, rather than whole images of its own size."""
-    return "images" in GENERATORS[config.generator].needs
-
-
-def makes_masks(config: StudyConfig) -> bool:
-    """Whether the study's generator makes masks too, for captions of its own, rather than paint masks."""
-    return "masks" not in GENERATORS[config.generator].needs
-
-
-def variant_of(config: StudyConfig, arm: Arm) -> Variant:
-    """How the pairs of an arm are sampled; options with the generator's own values say nothing new.
-
-    ``balance`` is the study's, for generators that make masks for captions of their own.
-
-    Raises:
-        InputError: The generator has no such option for sampling, or the option no such value.
-    """
-    if not arm.sampling:
-        return OWN
-    entry, settings = GENERATORS[config.generator], generator_config(config, 0)
-    kinds = {name: kind for name, kind in kinds_of(type(settings)).items() if name in entry.sampling}
-    kinds |= {BALANCE: str} if makes_masks(config) else {}
-    if not kinds:
-        raise InputError(f"--arms {arm.name}: {config.generator} has no options for sampling; give none but n")
-    values = {
-        option: read_value({"n": int, **kinds}, option, word, f"--arms {arm.base}") for option, word in arm.sampling
-    }
-    check_balance(values.get(BALANCE, NONE), f"--arms {arm.name}: {BALANCE}")
-    try:
-        replace(settings, **{name: value for name, value in values.items() if name != BALANCE})
-    except InputError as error:
-        raise InputError(f"--arms {arm.name}: {str(error).removeprefix('--')}") from None
-    own = {name: getattr(config if name == BALANCE else settings, name) for name in values}
-    return Variant(tuple((name, value) for name, value in values.items() if value != own[name]))
-
-
 def trained_generator(bench: Bench, repetition: Repetition) -> Path:
-    """Run folder of a repetition's generator, which is trained on the first call; another process waits."""
+    """Run folder of a repetition's generator, which is trained on the first call; another process waits.
+
+    That of the study's own generator; for another one `bench` is the study of that (`Bench.of`).
+    """
     config, run = bench.config, generator_run(bench, repetition)
-    with lock(bench.out / ".locks" / f"generator.{repetition.label}.lock", wait=True):
+    with lock(bench.out / ".locks" / f"{run.name}.lock", wait=True):
         train, settings = bench.dataset.select(repetition.train), generator_config(config, repetition.seed)
         return GENERATORS[config.generator].train(train, settings, run)
 
@@ -173,55 +147,6 @@ def generator_run(bench: Bench, repetition: Repetition) -> Path:
     return bench.out / "runs" / f"generator.{bench.config.generator}.{repetition.label}"
 
 
-def generator_config(config: StudyConfig, seed: int) -> Any:
-    """The generator's own config: the preset, where it has presets, and what the study says beside it.
-
-    Raises:
-        InputError: The generator has no such preset.
-    """
-    known, entry = _fields(config), GENERATORS[config.generator]
-    stated = {
-        "resolution": (not paints_into_images(config) and config.resolution) or None,
-        "seed": seed,
-        "max_train_steps": config.generator_steps,
-        "adapt_steps": config.adapt_steps,
-        "prompt": config.prompt,
-    }
-    changes = {name: value for name, value in stated.items() if name in known and value is not None}
-    return entry.configure(config.preset if "foundation" in known or entry.has_presets else None, **changes)
-
-
-def _fields(config: StudyConfig) -> set[str]:
-    return {field.name for field in fields(GENERATORS[config.generator].config())}
-
-
-def own_resolution(config: StudyConfig) -> int:
-    """The side in px that the study's generator works at by itself: its preset's, else its foundation's.
-
-    Raises:
-        InputError: The generator has no such preset, or there is no such foundation.
-    """
-    from morphogen.foundation.model import native_resolution
-
-    settings = generator_config(config, 0)
-    return int(settings.resolution or native_resolution(settings.foundation))
-
-
-def uses_foundation(config: StudyConfig) -> bool:
-    """Whether the study rests on a foundation: its generator does, or one of its arms or judges."""
-    resting = {"autoencoded", "features"} & {*config.arms, *(judge.partition("+")[0] for judge in config.judges)}
-    return "foundation" in _fields(config) or bool(resting)
-
-
-def foundation_name(config: StudyConfig) -> str:
-    """The foundation of the study's generator, else the preset itself, to be loaded by this name.
-
-    Raises:
-        InputError: The generator has no such preset.
-    """
-    return str(generator_config(config, 0).foundation) if "foundation" in _fields(config) else config.preset
-
-
 def architecture_of(judge: str, config: StudyConfig) -> dict[str, Any]:
     """Options of a judge in this study: those in its name, and the study's foundation where it rests on one.
 
@@ -251,12 +176,14 @@ def judge_recipe(config: StudyConfig, name: str, n_train: int) -> dict[str, Any]
 
 
 def foundations(config: StudyConfig) -> list[str]:
-    """Every foundation that the study rests on: its own, and those of judges that state another one.
+    """Every foundation that the study rests on: its own, and those of judges and generators that state another one.
 
     Raises:
         InputError: A judge has no such option.
     """
     found = [foundation_name(config)] if uses_foundation(config) else []
+    theirs = [study_of(config, name) for name in others(config, config.arms)]
+    found += [foundation_name(one) for one in theirs if has_foundation(one)]
     for judge in config.judges:
         stated = room_of(judge).resolve(judge.partition("+")[0], architecture_of(judge, config)).get("foundation")
         found += [str(stated)] if stated is not None else []
@@ -344,15 +271,15 @@ def autoencoded_pairs(bench: Bench, repetition: Repetition) -> ArrayPairs:
 def autoencode(images: NDArray[np.uint8], bench: Bench, repetition: Repetition, batch: int = 16) -> NDArray[np.uint8]:
     """(N, 3, R, R) uint8 through the autoencoder that the synthetic images of a repetition came out of.
 
-    The generator may have adapted it, and is trained for it where it is not yet; a study whose generator has none takes
-    its foundation's.
+    The generator, of `bench`, may have adapted it, and is trained for it where it is not yet; a study whose generator
+    has none takes its foundation's.
     """
     import torch
 
     from morphogen.foundation.model import Foundation
 
     config, name = bench.config, foundation_name(bench.config)
-    if "foundation" in _fields(config):
+    if has_foundation(config):
         final = trained_generator(bench, repetition) / "final"
         name = str(final) if (final / "model_index.json").exists() else name  # low-rank updates leave it as it is
     foundation = Foundation.load(name, config.device)
