@@ -29,6 +29,8 @@ class GeneratorTester:
     config: Any
     grey_levels: int = 1
     """How far two batch sizes may differ."""
+    transform: str = "random"
+    """How masks are varied."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -48,7 +50,7 @@ class GeneratorTester:
     @pytest.fixture(scope="class")
     @classmethod
     def jobs(cls, data: Dataset, sampler: Sampler) -> list[Job]:
-        return list(plan(sampler, data, 1))
+        return list(plan(sampler, data, 1, cls.transform))
 
     def test_entry_and_sampler_agree(self, sampler: Sampler) -> None:
         assert sampler.needs == GENERATORS[self.name].needs
@@ -90,7 +92,7 @@ class GeneratorTester:
         assert any(not np.array_equal(a.image, b.image) for a, b in zip(sampler.sample(jobs), others, strict=True))
 
     def test_workers_and_restarts_write_the_same_files(self, sampler: Sampler, data: Dataset, tmp_path: Path) -> None:
-        planned = plan(sampler, data, 2)
+        planned = plan(sampler, data, 2, self.transform)
         for size, ours in ((1, "ones"), (4, "fours")):
             run_jobs(sampler, planned, tmp_path / ours, size)
         for worker in range(2):
@@ -112,16 +114,16 @@ class GeneratorTester:
             assert np.array_equal(one.image, two.image)
 
 
-def plan(sampler: Any, data: Dataset, copies: int) -> Plan:
+def plan(sampler: Any, data: Dataset, copies: int, transform: str) -> Plan:
     """Some jobs: for the masks of `data`, into the run's own normal images where the generator needs images, or for its
     own captions where it makes the masks.
     """
     if "images" in sampler.needs:
-        return plan_into(data, sampler.normals, copies * len(data), "random", seed=3)
+        return plan_into(data, sampler.normals, copies * len(data), transform, seed=3)
     if "masks" not in sampler.needs:
         wanted = Counter(caption.label for caption in sampler.captions * copies)
         return plan_captions(sampler.captions, wanted, seed=3)
-    return plan_jobs(data, copies, "random", seed=3, size=sampler.resolution)
+    return plan_jobs(data, copies, transform, seed=3, size=sampler.resolution)
 
 
 def _pictures(run: Path) -> dict[str, bytes]:

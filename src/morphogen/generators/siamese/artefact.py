@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,22 @@ import torch
 
 from morphogen.errors import InputError
 from morphogen.foundation.halves import DecoderHalf
-from morphogen.foundation.identity import files_hash
 from morphogen.foundation.model import Foundation, forget_source
+from morphogen.generators.mask_sampling import INFO, content_hash, write_info
 from morphogen.generators.siamese.config import SiameseConfig
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.step import Networks
 
-INFO = "generator.json"
-
 
 def save(
-    folder: Path, nets: Networks, config: SiameseConfig, classes: tuple[str, ...], captions: list[list[str]]
+    folder: Path,
+    nets: Networks,
+    config: SiameseConfig,
+    classes: tuple[str, ...],
+    captions: list[list[str]],
+    sources: Sequence[str] = (),
 ) -> None:
-    """Write everything that sampling needs; nothing of the training images is in it.
+    """Write everything that sampling needs; nothing of the training images is in it but, with both hints, their hashes.
 
     Args:
         folder: An existing, empty folder.
@@ -32,6 +34,7 @@ def save(
         config: Their settings.
         classes: Class names by label id.
         captions: Of the training images; the most frequent one becomes the default prompt.
+        sources: Hashes of the images that sampling may read (`sources.digest`).
     """
     for module in (nets.foundation.unet, nets.controlnet):
         module.to(memory_format=torch.contiguous_format)  # as files want it
@@ -44,9 +47,8 @@ def save(
         _as_stock(folder / "controlnet" / "config.json")
     index["controlnet"] = ["diffusers", "ControlNetModel"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
-    prompt = Counter(texts[0] for texts in captions).most_common(1)[0][0]
-    info = {"generator": config.method, "classes": classes, "prompt": prompt, "config": asdict(config)}
-    (folder / INFO).write_text(json.dumps(info, indent=1) + "\n")
+    more = {"sources": list(sources)} if config.both_hints else {}
+    write_info(folder, config.method, config.stated(), classes, captions, **more)
 
 
 def _as_stock(path: Path) -> None:
@@ -70,8 +72,3 @@ def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, di
     foundation = Foundation.load(folder, device)
     controlnet.to(device).eval().requires_grad_(False)
     return Networks(foundation, controlnet, DecoderHalf(foundation.unet)), info, content_hash(folder)
-
-
-def content_hash(folder: Path) -> str:
-    """SHA-256 over the weights and generator.json."""
-    return files_hash(folder, [*folder.rglob("*.safetensors"), folder / INFO])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
@@ -34,6 +34,10 @@ class SiameseConfig:
     """Train the image branch (L_i); off is plain ControlNet."""
     w_c: float = 1.0
     """Weight of the Noise Consistency Loss; 0 switches it off."""
+    w_i: str = "linear"
+    """Weight of the image's residuals: linear (k / N, as published) or one (c_mix = c_i + c_m, as in ADC)."""
+    adaptive_w_c: bool = False
+    """Weigh the Noise Consistency Loss by area: lesion by the share of the background and the other way round (ADC)."""
     online_augmentation: bool = True
     """Train on re-noised estimates after a third of the run, below t = T_tau."""
     T_tau: int = 200
@@ -104,8 +108,19 @@ class SiameseConfig:
         if self.lora_rank < 1:
             raise InputError(f"--preset lora_rank={self.lora_rank}: must be positive")
 
+    @property
+    def both_hints(self) -> bool:
+        """Whether the networks read mask and image, in sampling too."""
+        return False
 
+    def stated(self) -> dict[str, Any]:
+        """All settings; those that are younger than the oldest runs only where they are set, so that these go on."""
+        return {k: v for k, v in asdict(self).items() if k not in _YOUNGER or v != _YOUNGER[k]}
+
+
+_YOUNGER = {"w_i": "linear", "adaptive_w_c": False, "hint_input": "mask"}
 _CHOICES = {
+    "w_i": ("linear", "one"),
     "init": ("zero", "pretrained", "auto"),
     "hint": ("dense", "plain"),
     "solver": ("dpm", "ddim"),
@@ -113,6 +128,9 @@ _CHOICES = {
     "tuning": ("full", "locked", "lora", "auto"),
     "optimizer": ("adamw", "adamw8bit", "auto"),
 }
+
+
+HINT_INPUTS = ("mask", "mask-image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +147,18 @@ class ControlNetConfig(SiameseConfig):
     """Always 0 in a ControlNet."""
     online_augmentation: bool = False
     """Always off in a ControlNet."""
+    hint_input: str = "mask"
+    """What it reads, in training and in sampling: mask, or mask-image: c_i + c_m of the mask and of the real image of
+    that mask. The pairs are then near copies of training images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hint_input not in HINT_INPUTS:
+            raise InputError(f"--preset hint_input={self.hint_input}: choose {' or '.join(HINT_INPUTS)}")
+
+    @property
+    def both_hints(self) -> bool:
+        return self.hint_input == "mask-image"
 
 
 _PAPER = {
@@ -155,8 +185,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "ablation-6": {**_DENSE, "w_c": 0.0},
     "ablation-7": {**_DENSE, "online_augmentation": False},
     "ablation-8": {**_DENSE},
+    "adc": {"w_i": "one", "adaptive_w_c": True, "online_augmentation": False},
 }
-"""Preset -> what it changes. ``ablation-N`` is row N of the paper's Table 5 (8 is the whole method, zero start)."""
+"""Preset -> what it changes. ``ablation-N`` is row N of the paper's Table 5 (8 is the whole method, zero start);
+``adc`` are the losses of Adaptively Distilled ControlNet."""
+CONTROLNET_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    **{name: changes for name, changes in PRESETS.items() if name != "adc"},
+    "mask-image": {"hint_input": "mask-image"},
+}
+"""Those of the mask branch alone; ``mask-image`` is the row M+I of Table 2."""
 
 
 def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
@@ -168,16 +205,10 @@ def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
     Raises:
         InputError: No such preset, or a value that its option cannot take.
     """
-    return SiameseConfig(**{**_preset_values(presets), **changes})
+    return SiameseConfig(**{**preset_values(presets, PRESETS, kinds_of(SiameseConfig)), **changes})
 
 
 def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig:
     """As `siamese_config`, for the mask branch alone."""
-    return ControlNetConfig(**{**_PLAIN, **_preset_values(presets), **_NO_IMAGE, **changes})
-
-
-def _preset_values(presets: str) -> dict[str, Any]:
-    return preset_values(presets, PRESETS, _KINDS)
-
-
-_KINDS: Mapping[str, type] = kinds_of(SiameseConfig)
+    values = preset_values(presets, CONTROLNET_PRESETS, kinds_of(ControlNetConfig))
+    return ControlNetConfig(**{**_PLAIN, **values, **_NO_IMAGE, **changes})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +38,12 @@ def mix(c_i: Residuals, c_m: Residuals, w_i: float) -> Residuals:
     c_m = c_m.detach()
     skips = tuple(w_i * image + mask for image, mask in zip(c_i.skips, c_m.skips, strict=True))
     return Residuals(skips, w_i * c_i.mid + c_m.mid)
+
+
+def summed(parts: Sequence[Residuals]) -> Residuals:
+    """The sum of several residuals, layer by layer, gradients going to each: c_i + c_m of mask and image."""
+    skips = tuple(functools.reduce(operator.add, layers) for layers in zip(*(c.skips for c in parts), strict=True))
+    return Residuals(skips, functools.reduce(operator.add, (c.mid for c in parts)))
 
 
 class HintedControlNet(ControlNetModel):

@@ -26,3 +26,8 @@ def mask_hint(masks: NDArray[np.integer], classes: int) -> Tensor:
 def image_hint(images: NDArray[np.uint8]) -> Tensor:
     """(B, 3, H, W) uint8 to float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+
+
+def hints_of(masks: NDArray[np.integer], classes: int, images: NDArray[np.uint8] | None) -> list[Tensor]:
+    """The hint of B masks (B, H, W), and that of their real images (B, 3, H, W) where there are any."""
+    return [mask_hint(masks, classes), *([] if images is None else [image_hint(images)])]

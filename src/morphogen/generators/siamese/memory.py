@@ -75,7 +75,8 @@ def need(foundation: Foundation, config: SiameseConfig, side: int) -> Need:
         x = Inputs(noise, noise, torch.zeros(rows, dtype=torch.long), many, hint, hint)
 
         def losses() -> Tensor:
-            found = [*step_losses(nets, x, Weights(0.5, config.w_c, image_branch=config.image_branch)).values()]
+            w = Weights(0.5, config.w_c, image_branch=config.image_branch, both_hints=config.both_hints)
+            found = [*step_losses(nets, x, w).values()]
             if config.online_augmentation:  # the mask branch once more
                 found += step_losses(nets, x, Weights(0.5, image_branch=False)).values()
             return torch.stack(found).sum()

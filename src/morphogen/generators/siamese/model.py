@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from morphogen.data.masks import resize_labels
 from morphogen.data.pairs import Pairs
-from morphogen.data.prompts import Grammar
 from morphogen.data.records import Dataset
 from morphogen.errors import InputError
-from morphogen.foundation.adapt import AdaptConfig, adapted
 from morphogen.foundation.cache import cache_of, forget
-from morphogen.foundation.fit_prompt import prompts_for
-from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
+from morphogen.generators.mask_sampling import SAMPLING, MaskSampler
+from morphogen.generators.mask_training import adapted_foundation, check_texts, load_foundation
+from morphogen.generators.mask_training import training_set as _training_set
 from morphogen.generators.siamese.artefact import load as load_artefact
 from morphogen.generators.siamese.config import ControlNetConfig, SiameseConfig, siamese_config
 from morphogen.generators.siamese.control import HintedControlNet
 from morphogen.generators.siamese.memory import fitted
 from morphogen.generators.siamese.sampling import sample_images
-from morphogen.generators.siamese.task import SiameseTask, TrainingSet
-from morphogen.sampling.jobs import Job, Pair
+from morphogen.generators.siamese.sources import checked_image, digests, refuse_transform, source_images
+from morphogen.generators.siamese.task import SiameseTask
+from morphogen.sampling.jobs import Job
 from morphogen.training.loop import claim, fit, identity
-from morphogen.training.processes import processes
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "refuse_mask_transform", "train"]
+
 CONFIG = SiameseConfig
 preset_config = siamese_config
-SAMPLING = ("solver", "sampling_steps", "guidance")
-"""Options that are for sampling alone: one trained generator serves all their values."""
+
+
+def refuse_mask_transform(config: SiameseConfig, name: str) -> None:
+    """Refuse a mask transform that sampling could not follow.
+
+    Raises:
+        InputError: The networks read the image of a mask, too, and the image cannot be transformed so.
+    """
+    if config.both_hints:
+        refuse_transform(name)
 
 
 def check(data: Dataset, config: SiameseConfig) -> Foundation:
@@ -44,21 +53,10 @@ def check(data: Dataset, config: SiameseConfig) -> Foundation:
         InputError: There are no masks, there is no such foundation or hint path, it does not make images from text
             alone, the resolution does not fit, the device has too little memory, or a prompt holds an unknown word.
     """
-    annotated = data.annotated
-    if not len(annotated):
-        raise InputError(f"{data.root}: has no mask to learn from; add masks/ with the stems of images/")
-    foundation = Foundation.load(config.foundation, _device())
-    foundation.refuse_other_inputs()
+    foundation = load_foundation(data, config)
     fitted(foundation, config, foundation.side(config.resolution))
     start(foundation, config)
-    if config.prompt is not None:
-        foundation.check_prompts([config.prompt])
-        return foundation
-    for record in annotated:
-        try:
-            foundation.check_prompts([record.caption] if record.caption else [])
-        except InputError as error:
-            raise InputError(f"{data.root}: the caption of {record.id}: {error}") from None
+    check_texts(data, config, foundation)
     return foundation
 
 
@@ -69,7 +67,7 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
         InputError: As `check`, or `out` holds another run.
     """
     annotated = data.annotated
-    settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
+    settings = {"generator": config.method, "records": list(annotated.ids), **config.stated()}
     claimed = {**settings, "training": identity(_loop(config))}
     if (out / "final").exists():
         claim(out, claimed)  # refuses another run's folder
@@ -79,11 +77,13 @@ def train(data: Dataset, config: SiameseConfig, out: Path) -> Path:
     fit_here = fitted(foundation, config, resolution, out)
     claim(out, claimed)
     fit_here.announce(out)
-    foundation, config = _adapted(foundation, data, config, out), fit_here.config
+    foundation, config = adapted_foundation(foundation, data, config, out), fit_here.config
     torch.manual_seed(seed_of(config.seed, "siamese"))
     controlnet = start(foundation, config)
-    training = _training_set(foundation, Pairs(annotated, resolution), config, cache_of(out))
-    task = SiameseTask(foundation, controlnet, training, config, cache_of(out))
+    pairs = Pairs(annotated, resolution)
+    training = _training_set(foundation, pairs, config, cache_of(out))
+    sources = digests(pairs) if config.both_hints else []
+    task = SiameseTask(foundation, controlnet, training, config, cache_of(out), sources)
     fit(task, _loop(config), out, settings, config.method)
     forget(out)
     return out
@@ -98,20 +98,6 @@ def _loop(config: SiameseConfig) -> LoopConfig:
         validation_steps=config.validation_steps, max_grad_norm=config.max_grad_norm,
         optimizer="adamw" if config.optimizer == "auto" else config.optimizer,
     )  # fmt: skip
-
-
-def _device() -> torch.device:
-    """Where this process trains: under a launcher every process has a device of its own."""
-    return processes().device
-
-
-def _adapted(foundation: Foundation, data: Dataset, config: SiameseConfig, out: Path) -> Foundation:
-    """The foundation, fine-tuned on the images of `data` where that is asked for or pays."""
-    adaptation = AdaptConfig(
-        foundation=config.foundation, prompt=config.prompt, symmetries=config.symmetries, seed=config.seed,
-        mixed_precision=config.mixed_precision,
-    )  # fmt: skip
-    return adapted(foundation, data, adaptation, config.adapt_steps, out / "adapted")
 
 
 def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
@@ -131,61 +117,39 @@ def start(foundation: Foundation, config: SiameseConfig) -> HintedControlNet:
     return HintedControlNet.for_foundation(foundation, config.hint, config.hint_width)
 
 
-def _training_set(
-    foundation: Foundation, pairs: Pairs, config: SiameseConfig, cache: Path | None = None
-) -> TrainingSet:
-    known = prompts_for(foundation, pairs, config.prompt)
-    grammar = Grammar.load("generic")
-    turns = range(8) if config.symmetries else (0,)
-    items = [
-        turned
-        for turn in turns
-        for i, text in enumerate(known)
-        for turned in symmetries(Item(pairs.image(i), pairs.mask(i), grammar, caption=text), (turn,))
-    ]
-    images, masks = (
-        np.stack([item.image for item in items]),
-        np.stack([item.mask for item in items if item.mask is not None]),
-    )
-    return TrainingSet(images, masks, build_bank(foundation, items, cache), pairs.dataset.classes)
+class SiameseSampler(MaskSampler):
+    """A trained Siamese-Diffusion or ControlNet: paints images for masks.
 
-
-class SiameseSampler:
-    """A trained Siamese-Diffusion (or ControlNet): paints images for masks; never reads a real image."""
-
-    needs = frozenset({"masks"})
+    It reads no real image, unless it is a ControlNet for mask and image: those read the image of each job's source,
+    which must be one that they were trained on.
+    """
 
     def __init__(self, run: Path, device: str | torch.device = "cpu") -> None:
-        self.nets, info, self.hash = load_artefact(run / "final", device)
-        self.classes = tuple(info["classes"])
-        self.prompt: str = info["prompt"]
+        self.nets, info, hash = load_artefact(run / "final", device)
         kind = ControlNetConfig if info["generator"] == ControlNetConfig.method else SiameseConfig
-        self.config = kind(**info["config"])
-        self.resolution = self.config.resolution or self.nets.foundation.resolution
+        super().__init__(self.nets.foundation, kind(**info["config"]), info, hash)
+        self.sources = frozenset(info.get("sources", ()))
 
-    def sample(self, jobs: Sequence[Job]) -> list[Pair]:
-        """One image per job, painted for its mask at the generator's resolution.
+    def check_masks(self, masks: Dataset, transform: str) -> None:
+        """Refuse masks whose images are wanted and not to be had.
 
         Raises:
-            InputError: A job has no mask, or its prompt holds an unknown word.
+            InputError: The transform cannot be followed, or a mask has no image that the run was trained on.
         """
-        size = (self.resolution, self.resolution)
-        for job in jobs:
-            if job.mask is None:
-                raise InputError(f"{job.id}: siamese paints masks, and this sample has none; give --masks")
-        masks = np.stack([resize_labels(job.mask, size) for job in jobs if job.mask is not None]).astype(np.int64)
-        prompts = [self.prompt if job.prompt is None else job.prompt for job in jobs]
-        images = sample_images(self.nets, masks, len(self.classes), prompts, [job.seed for job in jobs], self.config)
-        origin = {"steps": self.config.sampling_steps, "solver": self.config.solver, "guidance": self.config.guidance}
-        return [
-            Pair(image, mask, {**origin, "prompt": prompt})
-            for image, mask, prompt in zip(images, masks, prompts, strict=True)
-        ]
+        refuse_mask_transform(self.config, transform)
+        for record in masks.annotated if self.config.both_hints else ():
+            checked_image(record, record.id, self.resolution, self.sources)
 
-    def with_sampling(self, **changes: object) -> SiameseSampler:
-        """Change sampling settings (solver, sampling_steps, guidance)."""
-        self.config = replace(self.config, **changes)  # type: ignore[arg-type]
-        return self
+    def paint(
+        self, jobs: Sequence[Job], masks: NDArray[np.int64], prompts: Sequence[str]
+    ) -> tuple[NDArray[np.uint8], Sequence[dict[str, Any]]]:
+        images: NDArray[np.uint8] | None = None
+        more: list[dict[str, Any]] = [{} for _ in jobs]
+        if self.config.both_hints:
+            images = source_images(jobs, self.resolution, self.sources)
+            more = [{"hint_input": "mask-image", "near_copy_of": job.source.id} for job in jobs if job.source]
+        seeds = [job.seed for job in jobs]
+        return sample_images(self.nets, masks, len(self.classes), prompts, seeds, self.config, images), more
 
 
 def load(run: Path, device: str = "cpu") -> SiameseSampler:

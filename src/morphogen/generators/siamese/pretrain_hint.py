@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def pretrain_hint(
         checkpointing_steps=200,
         validation_steps=500,
     )
-    settings = {"stage": "hint", "phantoms": phantoms, **asdict(replace(config, foundation="this"))}
+    settings = {"stage": "hint", "phantoms": phantoms, **replace(config, foundation="this").stated()}
     trained = fit(SiameseTask(foundation, controlnet, data, config), loop, out, settings, "hint path on phantoms")
 
     @quiet()

@@ -1,4 +1,5 @@
-"""Sampling: a mask-ControlNet with text-only guidance; the image branch is for training alone."""
+"""Sampling: a ControlNet with text-only guidance. Siamese-Diffusion's image branch is for training alone; a ControlNet
+for mask and image reads the real image here as well."""
 
 from __future__ import annotations
 
@@ -9,17 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import encode
-from morphogen.foundation.images import to_bytes
-from morphogen.foundation.solvers import guided, solve
+from morphogen.generators.mask_sampling import guided_by_text, painted, told_twice
 from morphogen.generators.siamese.config import SiameseConfig
-from morphogen.generators.siamese.hint_images import mask_hint
+from morphogen.generators.siamese.control import summed
+from morphogen.generators.siamese.hint_images import hints_of
 from morphogen.generators.siamese.step import Networks
-from morphogen.training.rng import normal
-
-DECODED = 2**15
-"""Most pixels that are decoded in one call (at least one image): no slower, and the memory of decoding is bounded."""
 
 
 @torch.no_grad()
@@ -30,6 +26,7 @@ def sample_images(
     prompts: Sequence[str],
     seeds: Sequence[int],
     config: SiameseConfig,
+    images: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Paint images for masks.
 
@@ -38,29 +35,22 @@ def sample_images(
         masks: (B, H, W) label ids; H and W multiples of the foundation's factor times its U-Net's.
         classes: Number of classes, background included.
         prompts: B texts.
-        seeds: B seeds; row i depends on masks[i], prompts[i] and seeds[i] alone.
+        seeds: B seeds; row i depends on masks[i], prompts[i], seeds[i] and images[i] alone.
         config: Solver, steps and guidance scale.
+        images: (B, 3, H, W) real images of these masks, whose residuals are added to those of the masks, or None.
 
     Returns:
         (B, H, W, 3) uint8.
     """
-    foundation, device = nets.foundation, nets.foundation.device
-    n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
-    embedded = nets.controlnet.embed(mask_hint(masks, classes).to(device))  # once for all steps
-    cond = foundation.told(prompts, masks.shape[1])
-    both = config.guidance != 1
-    if both:
-        cond = Conditioning.cat([cond, foundation.told([""] * n, masks.shape[1])])
+    foundation, net = nets.foundation, nets.controlnet
+    hints = hints_of(masks, classes, images)
+    embedded = [net.embed(hint.to(foundation.device)) for hint in hints]  # once for all steps
+    cond = told_twice(foundation, prompts, masks.shape[1], config.guidance)
 
-    def denoise(z: Tensor, t: Tensor) -> Tensor:
-        c = nets.controlnet.residuals(z, t, cond, embedded)
-        output = nets.decoder(encode(foundation.unet, z, t, cond), cond, c)
-        if not both:
-            return output
-        conditional, empty = output.chunk(2)
-        return guided(conditional, empty, config.guidance)
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        c = summed([net.residuals(z, t, cond, one) for one in embedded])
+        return nets.decoder(encode(foundation.unet, z, t, cond), cond, c)
 
-    z_T = normal(seeds, shape, "z_T").to(device)
-    z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)
-    parts = z0.split(max(1, DECODED // masks[0].size))
-    return to_bytes(torch.cat([foundation.decode(part) for part in parts])).transpose(0, 2, 3, 1)
+    size = (masks.shape[1], masks.shape[2])
+    denoise = guided_by_text(predict, config.guidance)
+    return painted(foundation, denoise, size, seeds, config.sampling_steps, config.solver)

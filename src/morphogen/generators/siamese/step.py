@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from morphogen.foundation.conditioning import Conditioning
 from morphogen.foundation.halves import DecoderHalf, encode
 from morphogen.foundation.model import Foundation
-from morphogen.generators.siamese.control import HintedControlNet, Residuals, mix
+from morphogen.generators.siamese.control import HintedControlNet, Residuals, mix, summed
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,19 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Weights:
-    """w_i = k / N (Eq. 5), w_c (Eq. 9), whether the Online-Augmentation is on (below T_tau), and the image branch."""
+    """w_i = k / N (Eq. 5), w_c (Eq. 9), whether the Online-Augmentation is on (below T_tau), and the image branch.
+
+    `adaptive`: L_c is weighed by area (`area_weights`). `both_hints`: no branches, but a ControlNet that reads mask and
+    image, in sampling too.
+    """
 
     w_i: float
     w_c: float = 1.0
     augment: bool = False
     T_tau: int = 200
     image_branch: bool = True
+    adaptive: bool = False
+    both_hints: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,15 +69,18 @@ def step_losses(nets: Networks, x: Inputs, w: Weights) -> dict[str, Tensor]:
 
     L_m = ||eps_m - eps||^2 (Eq. 7), L_i = ||eps_mix - eps||^2 (Eq. 8), L_c = w_c ||eps_m - sg[eps_mix]||^2 (Eq. 9),
     L_m' = ||eps_theta(z_t', t, c_t, c_m') - eps||^2 on rows with t < T_tau, over the whole batch (Eq. 12, 13).
+    With both hints there is one loss, L_mix = ||eps_theta(z_t, t, c_t, c_i + c_m) - eps||^2 (row M+I of Table 2).
     """
     z_t = nets.foundation.add_noise(x.z0, x.eps, x.t)
     with torch.no_grad():
         features = encode(nets.foundation.unet, z_t, x.t, x.cond)
-    c_m, c_i = _branches(nets, x, z_t, w.image_branch)
+    c_m, c_i = _branches(nets, x, z_t, w.image_branch or w.both_hints)
 
     def noise(output: Tensor, z: Tensor = z_t, t: Tensor = x.t) -> Tensor:
         return nets.foundation.to_eps(output.to(z.dtype), z, t)
 
+    if w.both_hints and c_i is not None:
+        return {"L_mix": per_sample(noise(nets.decoder(features, x.cond, summed([c_m, c_i]))), x.eps).mean()}
     eps_m = noise(nets.decoder(features, x.cond, c_m))
     losses = {"L_m": per_sample(eps_m, x.eps).mean()}
     if c_i is None:
@@ -79,7 +89,8 @@ def step_losses(nets: Networks, x: Inputs, w: Weights) -> dict[str, Tensor]:
     eps_mix = noise(nets.decoder(features, x.cond, mix(c_i, c_m, w.w_i), frozen=True))
     losses["L_i"] = per_sample(eps_mix, x.eps).mean()
     if w.w_c:
-        losses["L_c"] = w.w_c * per_sample(eps_m, eps_mix.detach()).mean()
+        area = area_weights(x.mask_hint, x.eps) if w.adaptive else None
+        losses["L_c"] = w.w_c * per_sample(eps_m, eps_mix.detach(), area).mean()
     if w.augment:
         losses["L_m'"] = _augmentation(nets, x, renoised(nets.foundation, z_t, x.eps, eps_mix, x.t), x.t < w.T_tau)
     return losses
@@ -117,6 +128,26 @@ def _augmentation(nets: Networks, x: Inputs, z_t: Tensor, rows: Tensor) -> Tenso
     return per_sample(eps_m, x.eps[rows]).sum() / len(rows)
 
 
-def per_sample(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) mean squared error over channels and pixels."""
-    return (a - b).square().mean(dim=(1, 2, 3))
+def area_weights(mask_hint: Tensor, latent: Tensor) -> Tensor:
+    """Of each cell the share of the other class: N_background / N on the lesion, N_lesion / N beside it (ADC).
+
+    The mask comes to the latent grid by nearest neighbour, as in the authors' code, and is counted there. Lesions are
+    all classes but the background, whose hint is black. The weights are not normalised: their mean is 2 a (1 - a) where
+    lesions take the share a, and 0 where there is none.
+
+    Args:
+        mask_hint: (B, 3, H, W) in [0, 1].
+        latent: (B, C, h, w).
+
+    Returns:
+        (B, 1, h, w) in [0, 1].
+    """
+    lesion = (F.interpolate(mask_hint, latent.shape[-2:], mode="nearest").amax(1, keepdim=True) > 0).to(latent.dtype)
+    share = lesion.mean(dim=(2, 3), keepdim=True)
+    return lesion * (1 - share) + (1 - lesion) * share
+
+
+def per_sample(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
+    """(B,) mean squared error over channels and pixels, each pixel's times its weight (B, 1, h, w) where given."""
+    error = (a - b).square()
+    return (error if weights is None else weights * error).mean(dim=(1, 2, 3))
