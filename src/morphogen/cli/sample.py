@@ -180,6 +180,8 @@ class Sample(Verb):
         prompts = self._texts()
         if self.masks is not None:
             masks = _masks(self.masks, self.mask_values)
+            if hasattr(sampler, "check_masks"):
+                sampler.check_masks(masks, self.mask_transform)
             return sampler, plan_jobs(masks, self.per_mask, self.mask_transform, self.seed, prompts, sampler.resolution)
         classes = getattr(sampler, "classes", BINARY)
         if prompts is not None:

@@ -188,7 +188,9 @@ def _refuse_for_generator(bench: Bench) -> None:
         config, stated = bench.of(variant).config, dict[str, Any]()
         if paints_into_images(config):  # its prompts are no part of its training
             stated["prompt"] = config.prompt
-        GENERATORS[config.generator].check(bench.dataset.select(sorted(shown)), generator_config(config, 0), **stated)
+        entry, settings = GENERATORS[config.generator], generator_config(config, 0)
+        entry.check_transform(settings, config.mask_transform)
+        entry.check(bench.dataset.select(sorted(shown)), settings, **stated)
     _refuse_for_balance(bench)
 
 
