@@ -79,6 +79,16 @@ class GeneratorEntry:
         """
         import_module(self.module).check(data, config, **stated)
 
+    def check_transform(self, config: Any, transform: str) -> None:
+        """Refuse a mask transform that its sampling could not follow.
+
+        Raises:
+            InputError: It reads more of a record than the mask, and the rest cannot be transformed so.
+        """
+        refuse = getattr(import_module(self.module), "refuse_mask_transform", None)
+        if refuse is not None:
+            refuse(config, transform)
+
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""
         run: Path = import_module(self.module).train(data, config, out)
@@ -111,6 +121,13 @@ _ENTRIES = (
         source="Zhang et al., Adding Conditional Control to Text-to-Image Diffusion, ICCV 2023, arXiv 2302.05543",
         needs=frozenset({"masks"}),
         module="morphogen.generators.siamese.controlnet",
+    ),
+    GeneratorEntry(
+        name="t2i-adapter",
+        summary="paints images for masks with a small network that feeds a frozen diffusion model",
+        source="Mou et al., T2I-Adapter, AAAI 2024, arXiv 2302.08453",
+        needs=frozenset({"masks"}),
+        module="morphogen.generators.t2i_adapter.model",
     ),
     GeneratorEntry(
         name="singan-seg",

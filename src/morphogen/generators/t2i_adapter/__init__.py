@@ -1,0 +1,1 @@
+"""T2I-Adapter (Mou et al., AAAI 2024)."""

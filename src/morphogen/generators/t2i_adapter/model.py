@@ -1,0 +1,105 @@
+"""The generator's face: train on a dataset, load a run, sample jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from morphogen.data.pairs import Pairs
+from morphogen.data.records import Dataset
+from morphogen.errors import InputError
+from morphogen.foundation.cache import cache_of, forget
+from morphogen.foundation.model import Foundation
+from morphogen.generators.mask_sampling import SAMPLING, MaskSampler
+from morphogen.generators.mask_training import adapted_foundation, check_texts, load_foundation, training_set
+from morphogen.generators.t2i_adapter.adapter import Networks, adapter_for
+from morphogen.generators.t2i_adapter.artefact import load as load_artefact
+from morphogen.generators.t2i_adapter.config import T2IAdapterConfig, t2i_adapter_config
+from morphogen.generators.t2i_adapter.sampling import sample_images
+from morphogen.generators.t2i_adapter.task import T2IAdapterTask
+from morphogen.sampling.jobs import Job
+from morphogen.training.loop import claim, fit, identity
+from morphogen.training.rng import seed_of
+from morphogen.training.task import LoopConfig
+
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
+
+CONFIG = T2IAdapterConfig
+preset_config = t2i_adapter_config
+
+
+def check(data: Dataset, config: T2IAdapterConfig) -> Foundation:
+    """Refuse what training would refuse, before anything is written; returns the foundation, which it has to load.
+
+    Raises:
+        InputError: There are no masks, there is no such foundation, no adapter fits its U-Net, it does not make images
+            from text alone, the resolution does not fit, or a prompt holds an unknown word.
+    """
+    _loop(config)  # refuses what it cannot do
+    foundation = load_foundation(data, config)
+    side, adapter = foundation.side(config.resolution), adapter_for(foundation, config.blocks)
+    if side % adapter.downscale_factor:
+        least = adapter.downscale_factor
+        fault = f"is not a multiple of {least}, the factor of the adapter"
+        raise InputError(f"--resolution {side}: {fault}; take {side // least * least or least}")
+    check_texts(data, config, foundation)
+    return foundation
+
+
+def train(data: Dataset, config: T2IAdapterConfig, out: Path) -> Path:
+    """Train on the annotated records of `data`; called again, continue. Returns `out`.
+
+    Raises:
+        InputError: As `check`, or `out` holds another run.
+    """
+    annotated = data.annotated
+    settings = {"generator": config.method, "records": list(annotated.ids), **asdict(config)}
+    claimed = {**settings, "training": identity(_loop(config))}
+    if (out / "final").exists():
+        claim(out, claimed)  # refuses another run's folder
+        return out
+    foundation = check(data, config)
+    claim(out, claimed)
+    foundation = adapted_foundation(foundation, data, config, out)
+    torch.manual_seed(seed_of(config.seed, config.method))
+    nets = Networks(foundation, adapter_for(foundation, config.blocks))
+    pairs = Pairs(annotated, foundation.side(config.resolution))
+    training = training_set(foundation, pairs, config, cache_of(out))
+    fit(T2IAdapterTask(nets, training, config, cache_of(out)), _loop(config), out, settings, config.method)
+    forget(out)
+    return out
+
+
+def _loop(config: T2IAdapterConfig) -> LoopConfig:
+    return LoopConfig(
+        max_train_steps=config.max_train_steps, train_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps, mixed_precision=config.mixed_precision,
+        ema_decay=config.ema_decay, seed=config.seed, checkpointing_steps=config.checkpointing_steps,
+        validation_steps=config.validation_steps, max_grad_norm=config.max_grad_norm,
+    )  # fmt: skip
+
+
+class T2IAdapterSampler(MaskSampler):
+    """A trained T2I-Adapter: paints images for masks; never reads a real image."""
+
+    def __init__(self, run: Path, device: str | torch.device = "cpu") -> None:
+        self.nets, info, hash = load_artefact(run / "final", device)
+        super().__init__(self.nets.foundation, T2IAdapterConfig(**info["config"]), info, hash)
+
+    def paint(
+        self, jobs: Sequence[Job], masks: NDArray[np.int64], prompts: Sequence[str]
+    ) -> tuple[NDArray[np.uint8], Sequence[dict[str, Any]]]:
+        seeds = [job.seed for job in jobs]
+        images = sample_images(self.nets, masks, len(self.classes), prompts, seeds, self.config)
+        return images, [{} for _ in jobs]
+
+
+def load(run: Path, device: str = "cpu") -> T2IAdapterSampler:
+    """The sampler of a finished run folder."""
+    return T2IAdapterSampler(run, device)
