@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from morphogen.cli.verb import Verb
+from morphogen.cli.spread import Spread
 from morphogen.errors import InputError
 from morphogen.launched import place
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from morphogen.sampling.foundation_sampler import FoundationSampler
     from morphogen.sampling.jobs import Sampler
     from morphogen.sampling.plan import Plan
+    from morphogen.sampling.runner import RunSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Verb):
+class Sample(Spread):
     """Draw synthetic pairs: images/, masks/ and manifest.jsonl. The same command again continues a stopped run.
 
     A foundation paints prompts alone: --per-mask images for each of them, and no masks/. One for inpainting paints
@@ -79,24 +81,53 @@ class Sample(Verb):
         Raises:
             InputError: Something that the generator needs is missing, or an option is out of range.
         """
+        from morphogen.files import refuse_unwritable
         from morphogen.progress import say
         from morphogen.sampling.budgets import check_balance
         from morphogen.sampling.runner import run_jobs
 
         shard = _shard(self.shard)
+        self.check_spread()
+        if self.ray is not None and self.shard != Sample.shard:
+            raise InputError(f"--shard {self.shard}: Ray deals the pairs to its workers; leave the option out")
+        refuse_unwritable(self.out)
         if self.balance is not None:
             check_balance(self.balance)
         self._check_placing()
-        sampler, plan = self._planned()
-        summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
-        say(f"{summary.total} {'pairs' if plan.classes else 'images'}, {summary.made} of them new, in {self.out}")
+        if self.ray is None:
+            sampler, plan = self._planned()
+            summary = run_jobs(sampler, plan, self.out, self.batch_size, shard)
+        else:
+            summary = self._on_ray(self.ray)
+        say(f"{summary.total} {summary.what}, {summary.made} of them new, in {self.out}")
         return {
             "out": str(self.out),
-            "n": len(plan),
+            "n": summary.n,
             "share": summary.total,
             "made": summary.made,
             "complete": summary.complete,
         }
+
+    def _on_ray(self, address: str) -> RunSummary:
+        from morphogen.sampling.on_ray import run_on_ray
+
+        there = replace(self._with_absolute_paths(), ray=None, workers=None)
+        load = partial(Sample._planned, there)
+        return run_on_ray(load, self._planned, there.out, self.batch_size, address, self.workers)
+
+    def _with_absolute_paths(self) -> Sample:
+        """For processes that start in another folder; what is no path here is a name on the hub."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Path) and (name == "out" or value.exists()):
+                values[name] = value.absolute()
+        return Sample(**values)
+
+    def _device(self) -> str:
+        """Where this process samples: each of those of one machine has a GPU of its own. With Ray its workers do."""
+        import torch
+
+        return f"cuda:{place().local_rank}" if torch.cuda.is_available() and self.ray is None else "cpu"
 
     def _planned(self) -> tuple[Sampler, Plan]:
         if not self._is_foundation():
@@ -125,7 +156,7 @@ class Sample(Verb):
 
         self._check_inputs(frozenset({"images", "masks"}), "a foundation", paints=True)
         self._refuse_text_of_prompts()
-        sampler = zero_shot(str(self.run_or_foundation), _device(), self.preset)
+        sampler = zero_shot(str(self.run_or_foundation), self._device(), self.preset)
         return sampler, self._plan_into(sampler)
 
     def _plan_into(self, sampler: InpaintSampler) -> Plan:
@@ -157,7 +188,7 @@ class Sample(Verb):
             raise InputError("--preset: is for an inpainting foundation, which needs --images; leave the option out")
         prompts = self._texts() or []
         plan = plan_prompts(prompts, self.per_mask, self.seed, classes=())
-        sampler = FoundationSampler(self.run_or_foundation, _device())
+        sampler = FoundationSampler(self.run_or_foundation, self._device())
         sampler.foundation.check_prompts(prompts)
         return sampler, plan
 
@@ -167,7 +198,7 @@ class Sample(Verb):
         from morphogen.sampling.budgets import plan_captions
         from morphogen.sampling.plan import BINARY, plan_jobs, plan_prompts
 
-        sampler: Any = load_sampler(self.run_or_foundation, _device())
+        sampler: Any = load_sampler(self.run_or_foundation, self._device())
         own = {"images"} if self.images is None and getattr(sampler, "normals", None) is not None else set()
         captions = getattr(sampler, "captions", None)
         paints = "images" in sampler.needs
@@ -277,13 +308,6 @@ def _with_options(sampler: Any, words: str) -> Any:
     return sampler.with_sampling(
         **{option.replace("-", "_"): read_value(kinds, option, value, "--preset") for option, _, value in chosen}
     )
-
-
-def _device() -> str:
-    """Where this process samples: each of those of one machine has a GPU of its own."""
-    import torch
-
-    return f"cuda:{place().local_rank}" if torch.cuda.is_available() else "cpu"
 
 
 def _on_the_hub(name: Path, masks: bool) -> bool:

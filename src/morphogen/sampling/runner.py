@@ -24,12 +24,17 @@ from morphogen.sampling.shares import hold_share
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one worker did: `total` pairs are its share, `made` of them new; `complete` speaks of the whole run."""
+    """What one worker did: `total` pairs are its share, `made` of them new; `n` and `complete` are of the whole run.
+
+    `what` they are: pairs, or images alone.
+    """
 
     out: Path
+    n: int
     total: int
     made: int
     complete: bool
+    what: str
 
 
 def run_jobs(
@@ -69,8 +74,7 @@ def run_jobs(
         batches = share.todo()
         for batch, missing in track(batches, "sampling", len(batches)):
             share.make(sampler, batch, missing)
-        made = sum(len(missing) for _, missing in batches)
-        return RunSummary(out, len(share.positions), made, share.merge_if_complete())
+        return share.summary(sum(len(missing) for _, missing in batches))
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -168,13 +172,17 @@ class Share:
                 rows.append(self._write(position, job, pair))
         manifest.append_rows(self.out / f"manifest-{self.writer or self.worker}.jsonl", rows)
 
-    def merge_if_complete(self) -> bool:
-        """Write ``manifest.jsonl`` where every pair of the whole plan is there, and say whether."""
+    def _merge_if_complete(self) -> bool:
         rows = manifest.read_rows(self.out)
         complete = all(id_ in rows for id_ in self.plan.ids)
         if complete:
             manifest.merge(self.out, rows)
         return complete
+
+    def summary(self, made: int) -> RunSummary:
+        """Close a run in which `made` pairs were made: where every pair of the plan is there, merge the rows."""
+        what = "pairs" if self.plan.classes else "images"
+        return RunSummary(self.out, len(self.plan), len(self.positions), made, self._merge_if_complete(), what)
 
     @property
     def _parts(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def hold_share(out: Path, worker: int, workers: int) -> Iterator[None]:
 
 
 def overlaps(path: Path, worker: int, workers: int) -> bool:
-    """Whether the share whose lock file `path` is has a position in common with that of worker `worker` of `workers`."""
+    """Whether the share with this lock file has a position in common with that of worker `worker` of `workers`."""
     _, theirs, _, of = path.stem.split("-")
     return (int(theirs) - worker) % gcd(int(of), workers) == 0
 
