@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from morphogen.sampling.jobs import Job, Pair
 from morphogen.study import gating, report, results
 from morphogen.study.bench import Bench
 from morphogen.study.gating import gate_architecture, gate_summary, kept_pairs, verdicts
-from morphogen.study.recipe import StudyConfig
+from morphogen.study.recipe import NOT_THE_CELL, StudyConfig, config_hash, identity
 from morphogen.study.run import freeze, prepare, run_study
 from morphogen.study.synthesis import as_pictures, synthetic_folder, synthetic_pairs
 
@@ -208,6 +209,43 @@ def test_the_gate_has_another_architecture_than_the_judge_of_adherence_where_it_
 
     monkeypatch.setattr(weights, "available", lambda name: installed)
     assert gate_architecture(make_config(judges=(judge,))) == ("unet", {"encoder": encoder})
+
+
+def test_the_gate_segmenter_may_be_stated(make_config: Make, quick: Any) -> None:
+    """DiffAug's validation is the single-step latent segmenter's."""
+    config = make_config(gates=("agreement",), gate_segmenter="latent+objective=x0", annotated=8)
+    config.check()
+    bench = bench_of(config)
+    r = bench.splits.repetitions[0]
+    found = verdicts(bench, r, synthetic_pairs(bench, r), quick.tools)
+    (job,) = quick.jobs
+    assert (job.judge, dict(job.architecture)) == ("latent", {"objective": "x0"})
+    segmenter = found.summary()["segmenter"]
+    assert (segmenter["name"], segmenter["architecture_of_the_judge_of_adherence"]) == ("latent", False)
+
+
+def test_a_gate_segmenter_changes_the_cells_and_none_leaves_their_hash(make_config: Make) -> None:
+    plain, stated = (make_config(gates=("agreement",), gate_segmenter=name) for name in (None, "latent"))
+    assert config_hash(plain, "splits") != config_hash(stated, "splits")
+    values = {k: v for k, v in identity(plain).items() if k not in (*NOT_THE_CELL, "gate_segmenter")}
+    for name in ("mask_values", "balance", "synthetic", "recipe"):
+        del values[name]
+    expected = hashlib.sha256(json.dumps([values, "splits"], sort_keys=True).encode()).hexdigest()[:12]
+    assert config_hash(plain, "splits") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"gates": ("blur",), "gate_segmenter": "latent"}, "--gate-segmenter latent: no gate among --gates"),
+        ({"gates": ("agreement",), "gate_segmenter": "latnt"}, "--gate-segmenter latnt: .*latent"),
+        ({"gates": ("agreement",), "gate_segmenter": "small"}, "--gate-segmenter small"),
+        ({"gates": ("agreement",), "gate_segmenter": "latent+objective=y"}, "objective"),
+    ],
+)
+def test_a_gate_segmenter_that_cannot_be_is_refused(make_config: Make, options: dict[str, Any], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        make_config(**options).check()
 
 
 def test_without_gates_all_pairs_are_kept_and_the_manifest_is_untouched(make_config: Make, quick: Any) -> None:

@@ -257,14 +257,16 @@ def _gate_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tuple
 
 
 def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
-    """The gate segmenter: a U-Net of another encoder than the judge of adherence, the study's first segmenter, has.
+    """The gate segmenter: the stated one, else a U-Net of another encoder than the judge of adherence has.
 
-    It is the U-Net from scratch, or where the judge is that one, the one on an ImageNet encoder if its weights are
-    installed. Else both are one architecture, with seeds of their own.
+    That judge is the study's first segmenter. The U-Net is the one from scratch, or where that judges, the one on an
+    ImageNet encoder if its weights are installed. Else both are one architecture, with seeds of their own.
     """
     from morphogen.metrics.weights import available
     from morphogen.segmenters import resolve
 
+    if config.gate_segmenter is not None:
+        return config.gate_segmenter.partition("+")[0], architecture_of(config.gate_segmenter, config)
     judge = judge_of_masks(config.judges)
     name, options = judge.partition("+")[0], architecture_of(judge, config)
     scratch = name == "unet" and resolve(name, options)["encoder"] == "scratch"

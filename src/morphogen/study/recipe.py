@@ -99,6 +99,9 @@ class StudyConfig:
     images, drawn and untouched, or for one that makes masks of its own, area and ambiguous; where images have classes,
     class-agreement: pairs that fail one stay in synthetic/, but no arm trains on them. Limits come from the training
     images, or are fixed."""
+    gate_segmenter: str | None = None
+    """Segmenter of the gates adherence and agreement, with any options of its own (segformer+size=b0); by default a
+    U-Net of another encoder than the first judge's. With latent, --gates agreement is the validation of DiffAug."""
     device: str = "cpu"
     """Where segmenters predict and generators sample; training takes what accelerate finds."""
     cells: str | None = None
@@ -150,8 +153,8 @@ class StudyConfig:
         from morphogen.data.mask_transforms import MASK_TRANSFORMS
         from morphogen.data.mask_values import parse_mask_values
         from morphogen.generators import GENERATORS
-        from morphogen.sampling.gates import GATES
-        from morphogen.segmenters import SEGMENTERS, published
+        from morphogen.sampling.gates import GATES, SEGMENTED
+        from morphogen.segmenters import SEGMENTERS, published, resolve
         from morphogen.study.generators import check_presets
         from morphogen.study.kinds import classifiers_among, room_of
 
@@ -163,6 +166,12 @@ class StudyConfig:
         _refuse_for_classifiers(self, arms, classifiers_among(self.judges))
         _known("--mask-transform", [self.mask_transform], MASK_TRANSFORMS)
         _known("--gates", self.gates, GATES)
+        if self.gate_segmenter is not None:
+            _known("--gate-segmenter", [self.gate_segmenter.partition("+")[0]], SEGMENTERS)
+            resolve(*room_of(self.gate_segmenter).named(self.gate_segmenter))
+            if not {*SEGMENTED} & {*self.gates}:
+                fault = f"no gate among --gates asks a segmenter; add {' or '.join(SEGMENTED)}"
+                raise InputError(f"--gate-segmenter {self.gate_segmenter}: {fault}, or leave it out")
         for option, values in (("--arms", self.arms), ("--judges", self.judges), ("--gates", self.gates)):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} {' '.join(values)}: names something twice; name each once")
@@ -222,7 +231,7 @@ def config_hash(config: StudyConfig, splits_hash: str) -> str:
         del values["gates"]  # cells that are older than gates have none
     if config.balance == StudyConfig.balance:
         del values["balance"]
-    for name in ("synthetic", "recipe"):  # cells that are older know neither
+    for name in ("synthetic", "recipe", "gate_segmenter"):  # cells that are older know none of them
         if values[name] is None:
             del values[name]
     text = json.dumps([values, splits_hash], sort_keys=True)
