@@ -15,7 +15,8 @@ from typing import Any
 
 from morphogen.study.compare import Comparison, Group
 from morphogen.study.kinds import label
-from morphogen.study.results import join, measured
+from morphogen.study.measured import known, measured
+from morphogen.study.results import join
 
 
 def interval(ci95: tuple[float, float] | None, form: str = ".3f") -> str:
@@ -58,19 +59,21 @@ def arms(group: Group) -> list[str]:
 
 
 def images(results: Mapping[str, Any]) -> list[str]:
-    """One line a repetition: KID and FID of each row, adherence, and copies."""
-    found = measured(results["images"])
-    known = next((values["distances"]["rows"] for values in found.values()), {})
-    columns = [f"{metric}, {name}" for name in known for metric in ("KID x 1000", "FID")]
+    """One line a repetition: KID and FID of each row, adherence, and copies; a table for every generator."""
+    tables = [_images(results, measured(results["images"], generator)) for generator in known(results["images"])]
+    return [line for table in tables for line in (*table, "")][:-1]
+
+
+def _images(results: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    names = next((values["distances"]["rows"] for values in found.values()), {})
+    columns = [f"{metric}, {name}" for name in names for metric in ("KID x 1000", "FID")]
     columns += ["adherence", "its judge on real", "flagged as near-copies"]
     table = []
     for name, values in found.items():
         rows, adherence, audit = values["distances"]["rows"], values["adherence"], results["audit"].get(name, {})
-        distances = [v for row in known for v in (1000 * rows[row]["kid"]["mean"], rows[row]["fid"])]
+        distances = [v for row in names for v in (1000 * rows[row]["kid"]["mean"], rows[row]["fid"])]
         copies = audit.get("memorisation", {}).get("rate", float("nan"))
         table.append([*distances, adherence["dice"], adherence["dice_on_real"], copies])
-    if not table:
-        return []
     table.append([mean(column) for column in zip(*table, strict=True)])
     lines = ["| repetition | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, values in zip([*found, "mean"], table, strict=True):

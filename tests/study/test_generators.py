@@ -91,6 +91,25 @@ def test_generators_stand_side_by_side_and_are_trained_once(
     assert sum(trained.values()) == 2
 
 
+def test_a_trained_generator_beside_pasted_lesions(make_config: Make, quick: Any, tmp_path: Path) -> None:
+    from small_foundations import small_tiny
+
+    small_tiny().save(tmp_path / "tiny")
+    steps = "max_train_steps=1+train_batch_size=2+adapt_steps=0+sampling_steps=1+hint=plain"
+    config = make_config(
+        arms=("real-geo", "syn-geo", "syn-geo+generator=siamese", "semi-syn+generator=siamese+method=cps"),
+        presets=(f"siamese={tmp_path / 'tiny'}+{steps}",), resolution=32, seeds=1, annotated=4,
+    )  # fmt: skip
+    found = run_study(config, quick.tools)
+    assert found["missing"] == []
+    assert list(found["generators"]) == ["copy-paste", "siamese"]
+    assert [row["pairs"] for row in found["generators"].values()] == [3, 3]
+    assert sorted(path.name for path in (config.out / "runs").glob("generator.*")) == [
+        "generator.copy-paste.fold0", "generator.siamese.fold0",
+    ]  # fmt: skip
+    assert "Generators copy-paste, siamese" in (config.out / "report.html").read_text()
+
+
 def test_of_two_generators_each_paints_every_other_mask(make_config: Make, quick: Any) -> None:
     name = "syn-geo+generator=copy-paste,painter"
     bench = bench_of(make_config(arms=("syn-geo", name), synthetic=7))

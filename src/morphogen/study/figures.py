@@ -170,11 +170,11 @@ def pairs(out: Path, config: Mapping[str, Any], most: int = 9) -> list[Beside]:
         share = min(share, len(rows))
         offset = (number + 0.5) / len(folders)  # another mask in every repetition, where they have the same ones
         chosen = (np.arange(share) + offset) * len(rows) / max(share, 1)
-        shown += [_beside(folder, rows[int(i)], real) for i in chosen]
+        shown += [_beside(folder, rows[int(i)], real, config.get("generator", "*")) for i in chosen]
     return shown
 
 
-def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Beside:
+def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None, own: str) -> Beside:
     image, mask = (_read(folder / part / f"{row['id']}.png") for part in ("images", "masks"))
     source = row.get("source_mask")
     picture = None
@@ -182,18 +182,19 @@ def _beside(folder: Path, row: Mapping[str, Any], real: Dataset | None) -> Besid
         picture = _real(real, source, image.shape[:2])
     dropped = tuple(row.get("dropped", ()))
     nothing = np.zeros_like(mask)
-    normal = _normal(folder, row, nothing)
+    normal = _normal(folder, row, nothing, own)
     plain, prompt = (outlined(image, nothing), row.get("prompt")) if source is None else (None, None)
     return Beside(outlined(image, mask), picture, row["id"], source, folder.name, dropped, normal, plain, prompt)
 
 
-def _normal(folder: Path, row: Mapping[str, Any], nothing: NDArray[np.uint8]) -> str | None:
-    """The image that a pair was painted into, of those that the repetition's generator made for itself."""
+def _normal(folder: Path, row: Mapping[str, Any], nothing: NDArray[np.uint8], own: str) -> str | None:
+    """The image that a pair was painted into, of those that its generator, else the study's `own`, made for itself."""
     stated = (row.get("origin") or {}).get("normal")
     if not stated:
         return None
-    runs, label = folder.parents[1] / "runs", folder.name.partition("+")[0]
-    found = sorted(runs.glob(f"generator.*.{label}/normals/images/{stated['id']}.png"))
+    runs, (label, *options) = folder.parents[1] / "runs", folder.name.split("+")
+    name = next((word.removeprefix("generator=") for word in options if word.startswith("generator=")), own)
+    found = sorted(runs.glob(f"generator.{name}.{label}/normals/images/{stated['id']}.png"))
     return outlined(_read(found[0]), nothing) if found else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from morphogen.study.arms import find
 from morphogen.study.classified import RECALL
 from morphogen.study.compare import Comparison, Group
 from morphogen.study.kinds import SEGMENTATION, heading, label
+from morphogen.study.measured import adherence_of, measured, of_arm
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import OWN_TEST
-from morphogen.study.results import Joined, adherence_of, join, measured
+from morphogen.study.results import Joined, join
 from morphogen.study.verdict import ADHERENCE_SLACK, CONTROL, follows
 
 HEADLINES = {
@@ -67,6 +68,9 @@ def render(out: Path, joined: Joined) -> str:
     arms = {cell.arm for group in joined.groups for cell in group.cells}
     same = [g for g in joined.groups if primary and (g.judge, g.test_set) == (primary.judge, primary.test_set)]
     kind = primary.kind if primary else SEGMENTATION
+    images, audit = joined.results["images"], joined.results["audit"]
+    shown = of_arm(images, joined.results["verdict"]["arm"])
+    names = list(joined.results.get("generators", ())) or [joined.config.get("generator")]
     return environment.get_template("report.html.j2").render(
         results=joined.results,
         title=joined.results["protocol"]["data"] or out.name,
@@ -78,22 +82,23 @@ def render(out: Path, joined: Joined) -> str:
         curve=figures.curve(same),
         diagnoses=diagnoses(joined.results.get("by_class", ()), primary),
         pairs=figures.pairs(out, joined.config),
-        quality=quality(joined.results["images"]),
-        **audit_parts(joined.results["audit"]),
-        closest=figures.closest(out, joined.results["audit"]),
+        quality=quality(images, shown),
+        **audit_parts(audit, {label for one in shown for label in measured(images, one)}),
+        closest=figures.closest(out, audit),
         best=best_run(out, joined),
         out=out,
         arms={name: found for name in arms if (found := find(name))},
         varied=primary is not None and any("+" in name for name in (*primary.stated, *arms)),
-        paints_into=_paints_into(joined.config),
+        generators=names,
+        painting=[name for name in names if _paints_into(name)],
         main_arm=joined.results["verdict"]["arm"],
     )
 
 
-def _paints_into(config: Mapping[str, Any]) -> bool:
+def _paints_into(generator: str | None) -> bool:
     from morphogen.generators import GENERATORS
 
-    entry = GENERATORS.get(config.get("generator", ""))
+    entry = GENERATORS.get(generator or "")
     return entry is not None and "images" in entry.needs
 
 
@@ -158,14 +163,15 @@ class Section:
         return f"Judge {self.group.judge}, {size(self.group.n_annotated)}."
 
 
-def quality(images: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of the image table, means over repetitions.
+def quality(images: Mapping[str, Any], generators: Sequence[str | None]) -> dict[str, Any]:
+    """Rows of the image table, means over repetitions and over these generators, those of the verdict's arm.
 
     Returns:
         ``distances``: [(name, FID, KID)], ``adherence``: (Dice on synthetic, Dice on real) or None, ``follows``:
         whether that is enough for a claim, and what they rest on.
     """
-    adherence, images = adherence_of(images), measured(images)
+    adherence = adherence_of(images, generators)
+    images = {label: values for one in generators for label, values in measured(images, one).items()}
     found = [values["distances"] for values in images.values() if values.get("distances", {}).get("rows")]
     names = [n for n in ("synthetic", "real", "autoencoded") if any(n in d["rows"] for d in found)]
     rows = [
@@ -183,8 +189,9 @@ def quality(images: Mapping[str, Any]) -> dict[str, Any]:
         "note": notes[0] if notes else None,
         "adherence": adherence,
         "slack": ADHERENCE_SLACK,
+        "generators": generators,
         "follows": adherence is not None and follows(*adherence),
-        "n_repetitions": len(images),
+        "n_repetitions": len({(values.get("fold"), values.get("seed")) for values in images.values()}),
         "sampling": sorted({_words(values["sampling"]) for values in images.values() if values.get("sampling")}),
     }
 
@@ -193,14 +200,17 @@ def _words(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items())
 
 
-def audit_parts(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of the audits: repetitions by section, and rows of the leakage table over all of them."""
+def audit_parts(audit: Mapping[str, Any], shown: Collection[str]) -> dict[str, Any]:
+    """What the page shows of the audits: repetitions by section, and rows of the leakage table over all of them.
+
+    Nearness to the training images is a mean over the labels of `shown` alone, since generators differ in it.
+    """
     sections = {
         name: {label: found[name] for label, found in audit.items() if found.get(name)}
         for name in ("memorisation", "leakage", "duplicates", "gates")
     }
     leaks, gates = list(sections["leakage"].values()), sections["gates"]
-    distances = [found.get("distances", {}) for found in sections["memorisation"].values()]
+    distances = [found.get("distances", {}) for label, found in sections["memorisation"].items() if label in shown]
     values: dict[str, list[float]] = {}
     for name, spread in (item for found in distances for item in found.items()):
         values.setdefault(name, []).extend([] if spread["nearer"] is None else [spread["nearer"]])

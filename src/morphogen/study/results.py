@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from morphogen.errors import InputError
-from morphogen.study.arms import find, place
+from morphogen.study.arms import MAIN, find, place
 from morphogen.study.bench import AUDIT
 from morphogen.study.compare import Cell, Group, group_cells
 from morphogen.study.diagnoses import by_class, confusions
 from morphogen.study.kinds import CLASSIFICATION, kind_of
+from morphogen.study.measured import adherence_of, of_arm, side_by_side
 from morphogen.study.recipe import OWN_TEST, load_study
 from morphogen.study.verdict import judge_study
 
@@ -57,16 +58,20 @@ def join(out: Path) -> Joined:
     primary = _primary(groups, config)
     missing = missing_cells(config, splits, cells)
     images = {path.stem: _optional_json(path) for path in sorted((out / "images").glob("*.json"))}
+    audit = {label: audit_sections(values["audit"]) for label, values in images.items() if values.get("audit")}
+    own = config.get("generator", "the study's own")
+    ours = of_arm(images, primary.lead if primary else MAIN)
     results = {
-        "verdict": judge_study(primary, missing, adherence_of(images)),
+        "verdict": judge_study(primary, missing, adherence_of(images, ours)),
         "cells": [{"name": cell.path.stem, **cell.values} for cell in cells],
         "comparisons": [c.row(group) for group in groups for rows in group.comparisons.values() for c in rows],
         "arms": _arms(groups, primary),
         **confusions(groups),
         **by_class(groups),
         "empty": _empty(cells),
-        "images": {fold: {k: v for k, v in values.items() if k != "audit"} for fold, values in images.items()},
-        "audit": {fold: audit_sections(values["audit"]) for fold, values in images.items() if values.get("audit")},
+        **side_by_side(images, audit, own),
+        "images": {label: {k: v for k, v in values.items() if k != "audit"} for label, values in images.items()},
+        "audit": audit,
         "protocol": protocol(config, splits, cells)
         | {"judges": _judges(out, config.get("judges") or sorted({group.judge for group in groups}))}
         | _test_reads(out),
@@ -74,25 +79,6 @@ def join(out: Path) -> Joined:
         "missing": missing,
     }
     return Joined(results, tuple(groups), primary, config)
-
-
-def measured(images: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each repetition the images that were measured: as the generator makes them, before any other sampling."""
-    found: dict[tuple[Any, Any], str] = {}
-    for name in sorted(images, key=lambda name: ("sampling" in images[name], name)):
-        if {"distances", "adherence"} & {*images[name]}:
-            found.setdefault((images[name].get("fold"), images[name].get("seed")), name)
-    return {name: images[name] for name in images if name in found.values()}
-
-
-def adherence_of(images: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Dice of the independent segmenter on synthetic images and on real ones, means over repetitions; None where it was
-    not measured."""
-    found = [values["adherence"] for values in measured(images).values() if values.get("adherence")]
-    if not found:
-        return None
-    on_synthetic, on_real = ([float(one[name]) for one in found] for name in ("dice", "dice_on_real"))
-    return sum(on_synthetic) / len(found), sum(on_real) / len(found)
 
 
 def audit_sections(audit: Mapping[str, Any]) -> dict[str, Any]:
