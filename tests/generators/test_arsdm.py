@@ -28,6 +28,7 @@ from morphogen.generators.arsdm.spade import Spade, class_maps, norms_of, shares
 from morphogen.generators.arsdm.step import Inputs, Networks, Weights, step_losses
 from morphogen.generators.arsdm.task import ArSDMTask
 from morphogen.generators.arsdm.trained import made_networks, trained_modules
+from morphogen.generators.mask_training import training_set
 from morphogen.sampling.jobs import Job
 from morphogen.training.task import Batch, Draw, Progress
 from small_foundations import perturb, small_foundation, small_tiny, small_unet
@@ -316,7 +317,7 @@ class TestTraining:
     def test_a_row_holds_one_pair(self, foundation: Path, data: Dataset, tmp_path: Path) -> None:
         config = quick(foundation, condition_drop=0.25, prompt="a photo of a polyp", symmetries=False)
         made, pairs = Foundation.load(foundation), Pairs(data, 32)
-        training = model._training_set(made, pairs, config, tmp_path)
+        training = training_set(made, pairs, config, tmp_path)
         task = ArSDMTask(made_networks(made, 2, 4), None, training, config)
         drawn = task.batch([Draw(k % 4, 1000 + k) for k in range(400)])
         assert np.array_equal(drawn["mask"][:4].numpy(), pairs.masks(range(4)))

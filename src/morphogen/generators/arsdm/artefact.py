@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from morphogen.errors import InputError
-from morphogen.foundation.identity import files_hash
 from morphogen.foundation.model import Foundation
 from morphogen.generators.arsdm.config import ArSDMConfig
 from morphogen.generators.arsdm.step import Networks
 from morphogen.generators.arsdm.trained import made_networks
+from morphogen.generators.mask_sampling import INFO, content_hash, write_info
 
-INFO, SPADE = "generator.json", "spade.safetensors"
+SPADE = "spade.safetensors"
 
 
 def save(
@@ -39,9 +38,7 @@ def save(
         module.to(memory_format=torch.contiguous_format)  # as files want it
     nets.foundation.save(folder)
     save_file({name: value.cpu().contiguous() for name, value in nets.spade.state_dict().items()}, folder / SPADE)
-    prompt = Counter(texts[0] for texts in captions).most_common(1)[0][0]
-    info = {"generator": config.method, "classes": classes, "prompt": prompt, "config": asdict(config)}
-    (folder / INFO).write_text(json.dumps(info, indent=1) + "\n")
+    write_info(folder, config.method, asdict(config), classes, captions)
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, dict[str, Any], str]:
@@ -61,7 +58,7 @@ def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, di
     except RuntimeError as error:
         raise _not_whole(folder, error) from error
     nets.spade.eval().requires_grad_(False)
-    return nets, info, files_hash(folder, [*folder.rglob("*.safetensors"), folder / INFO])
+    return nets, info, content_hash(folder)
 
 
 def _not_whole(folder: Path, error: Exception) -> InputError:

@@ -90,6 +90,11 @@ class ArSDMConfig:
     seed: int = 0
     """Of everything random."""
 
+    @property
+    def prompt_drop(self) -> float:
+        """The rows without mask are those without prompt."""
+        return self.condition_drop
+
     def __post_init__(self) -> None:
         """Refuse values that cannot be before a run folder is made.
 

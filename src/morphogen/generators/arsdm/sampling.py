@@ -9,16 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from morphogen.foundation.conditioning import Conditioning
-from morphogen.foundation.images import to_bytes
-from morphogen.foundation.solvers import guided, solve
 from morphogen.generators.arsdm.config import ArSDMConfig
 from morphogen.generators.arsdm.spade import class_maps
 from morphogen.generators.arsdm.step import Networks
-from morphogen.training.rng import normal
-
-DECODED = 2**15
-"""Most pixels that are decoded in one call (at least one image), so that the memory of decoding is bounded."""
+from morphogen.generators.mask_sampling import guided_by_text, painted, told_twice
 
 
 @torch.no_grad()
@@ -37,23 +31,14 @@ def sample_images(
     Returns:
         (B, H, W, 3) uint8.
     """
-    foundation, device = nets.foundation, nets.foundation.device
-    n, shape = len(masks), (foundation.latent_shape[0], *(side // foundation.factor for side in masks.shape[1:]))
-    maps = class_maps(torch.from_numpy(masks.astype(np.int64)).to(device), nets.classes)
-    cond = foundation.told(prompts, masks.shape[1])
-    both = config.guidance != 1
-    if both:  # SDM, Eq. 10: the condition against none
-        cond = Conditioning.cat([cond, foundation.told([""] * n, masks.shape[1])])
+    foundation = nets.foundation
+    maps = class_maps(torch.from_numpy(masks.astype(np.int64)).to(foundation.device), nets.classes)
+    cond = told_twice(foundation, prompts, masks.shape[1], config.guidance)
+    if config.guidance != 1:  # SDM, Eq. 10: the condition against none
         maps = torch.cat([maps, torch.zeros_like(maps)])
 
-    def denoise(z: Tensor, t: Tensor) -> Tensor:
-        output = nets.predict(z, t, cond, maps)
-        if not both:
-            return output
-        conditional, empty = output.chunk(2)
-        return guided(conditional, empty, config.guidance)
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        return nets.predict(z, t, cond, maps)
 
-    z_T = normal(seeds, shape, "z_T").to(device)
-    z0 = solve(denoise, z_T, foundation.scheduler.config, config.sampling_steps, config.solver)
-    parts = z0.split(max(1, DECODED // masks[0].size))
-    return to_bytes(torch.cat([foundation.decode(part) for part in parts])).transpose(0, 2, 3, 1)
+    denoise = guided_by_text(predict, config.guidance)
+    return painted(foundation, denoise, (masks.shape[1], masks.shape[2]), seeds, config.sampling_steps, config.solver)
