@@ -55,7 +55,7 @@ class Train(Verb):
     sd2 and sdxl."""
     tuning: str | None = None
     """Generators: what trains: full (as published), lora (low-rank updates); siamese and controlnet also locked (the
-    ControlNet alone), or auto (the first that the device's memory allows; so in sd15)."""
+    ControlNet alone), or auto (the first that the device's memory allows; so in sd15); arsdm: full or decoder."""
     optimizer: str | None = None
     """adamw or adamw8bit (needs bitsandbytes); siamese and controlnet: or auto (so in sd15); segmenters: or sgd."""
     ema_decay: float | None = None
@@ -82,7 +82,7 @@ class Train(Verb):
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
     and normals=FOLDER for the images to paint into; for dual also lora, canvas and sd2+FOLDER, and sd15 is its
-    foundation alone, without a recipe); segmenters: option=value, joined by + (size=b0+weights=none; for latent
+    foundation alone, without a recipe; siamese: adc; controlnet: mask-image; singan-seg: tiny or paper); segmenters: option=value, joined by + (size=b0+weights=none; for latent
     objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none). diffcl: a
     benchmark's layout (la2018, brats2019, pancreas-a, pancreas-b, acdc) and option=value
     (method=cps+labelled=8+spacing=2.5+patch=64x48x32; its README lists them; of pictures network=unet)."""
@@ -91,7 +91,7 @@ class Train(Verb):
     adapt_steps: int | None = None
     """Generators: steps of fine-tuning the foundation on the training images first."""
     prompt: str | None = None
-    """Generators siamese and controlnet: one prompt for all images; by default each record's caption, else the one that
+    """Generators that paint for masks: one prompt for all images; by default each record's caption, else the one that
     fits best."""
     encoder: str | None = None
     """Segmenter unet: auto, scratch, lite0 or vgg16."""

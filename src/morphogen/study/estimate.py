@@ -139,6 +139,8 @@ def _generator_seconds(bench: Bench) -> float:
         return float(settings.seconds(len(bench.splits.repetitions[0].train)))
     rows = getattr(settings, "train_batch_size", ROWS) / ROWS
     trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
+    if getattr(settings, "w_r", 0):  # a segmenter of its own refines it
+        trained += settings.segmenter_steps * SECONDS_A_STEP * rows
     # fine-tuning has a batch of its own, of the rows that were timed
     asked = getattr(settings, "adapt_steps", 0)
     if asked is None:  # the denoiser too where the images are far, which is not known yet
