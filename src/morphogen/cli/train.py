@@ -82,8 +82,9 @@ class Train(Verb):
     """Generators: tiny, sd15 or another preset, a foundation's folder or hub id, option=value, or some joined by +
     (sd15+FOLDER is the paper's recipe on that folder, sd15+w_c=0.5 another weight; for inpaint also sd2, sdxl and lora,
     and normals=FOLDER for the images to paint into; for dual also lora, canvas and sd2+FOLDER, and sd15 is its
-    foundation alone, without a recipe; siamese: adc; controlnet: mask-image; singan-seg: tiny or paper); segmenters: option=value, joined by + (size=b0+weights=none; for latent
-    objective=paper); features: its foundation; classifiers: option=value, joined by + (weights=none). diffcl: a
+    foundation alone, without a recipe; for siamese also adc, for controlnet mask-image; for singan-seg tiny or paper);
+    segmenters: option=value, joined by + (size=b0+weights=none; for latent objective=paper); features: its foundation;
+    classifiers: option=value, joined by + (weights=none). diffcl: a
     benchmark's layout (la2018, brats2019, pancreas-a, pancreas-b, acdc) and option=value
     (method=cps+labelled=8+spacing=2.5+patch=64x48x32; its README lists them; of pictures network=unet)."""
     init: str | None = None
