@@ -20,7 +20,7 @@ from morphogen.generators.inpaint.config import InpaintConfig
 from morphogen.segmenters import build, resolve
 from morphogen.segmenters import task as segmenter_task
 from morphogen.segmenters.predictor import save_segmenter
-from morphogen.study import run as study_run
+from morphogen.study import stages
 from small_foundations import small_foundation, small_tiny
 
 SIDE = 32
@@ -61,7 +61,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("work has begun")
 
-    monkeypatch.setattr(study_run, "run_training", begun)
+    monkeypatch.setattr(stages, "run_training", begun)
     monkeypatch.setattr("morphogen.generators.inpaint.model.claim", begun)
     monkeypatch.setattr("morphogen.sampling.runner.run_jobs", begun)
     monkeypatch.setattr(segmenter_task, "fit", begun)

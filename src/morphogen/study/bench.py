@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from morphogen.data.records import Dataset
+from morphogen.locks import lock
 from morphogen.study.arms import Variant
 from morphogen.study.generators import study_of
 from morphogen.study.recipe import OWN_TEST, StudyConfig, config_hash
@@ -71,6 +73,13 @@ class Bench:
 
     def count_read(self, reader: str, test_set: str, n: int) -> None:
         """Note that a test part is about to be read, for scoring or by an audit: a line in ``test_reads.jsonl``."""
-        line = json.dumps({"reader": reader, "test_set": test_set, "n_images": n})
-        with (self.out / "test_reads.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        note_read(self.out, {"reader": reader, "test_set": test_set, "n_images": n})
+
+
+def note_read(out: Path, read: Mapping[str, Any]) -> None:
+    """Add a line to ``test_reads.jsonl``; two machines that append to one file at once would lose one of theirs."""
+    with (
+        lock(out / ".locks" / "test_reads.lock", wait=True),
+        (out / "test_reads.jsonl").open("a", encoding="utf-8") as file,
+    ):
+        file.write(json.dumps(read) + "\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from morphogen.devices import usable_device
 from morphogen.errors import InputError, WorkError
 from morphogen.files import write_json
 from morphogen.generators import GENERATORS
-from morphogen.progress import clock, say, track
+from morphogen.progress import clock, say
 from morphogen.sampling.budgets import NONE
 from morphogen.sampling.gates import INTO_IMAGES
-from morphogen.study.arms import DEFAULT_ARMS, Variant, arm
+from morphogen.study.arms import DEFAULT_ARMS, arm
 from morphogen.study.bench import Bench
-from morphogen.study.cells import Tools, default_tools, run_training
+from morphogen.study.cells import Tools, default_tools
 from morphogen.study.estimate import Estimate, estimate
 from morphogen.study.generators import (
     generator_config,
@@ -37,9 +38,10 @@ from morphogen.study.generators import (
 from morphogen.study.image_classes import refuse_classes
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of, room_of
 from morphogen.study.plan import Training, test_sets, trainings
-from morphogen.study.quality import measure_images, variants
+from morphogen.study.quality import variants
 from morphogen.study.recipe import StudyConfig, refuse_other_study, save_study, stated_presets
-from morphogen.study.splits import Repetition, Splits, frozen_splits, has_extra
+from morphogen.study.splits import Splits, frozen_splits, has_extra
+from morphogen.study.stages import perform
 from morphogen.study.synthesis import (
     architecture_of,
     balance_of,
@@ -49,19 +51,53 @@ from morphogen.study.synthesis import (
 )
 
 
-def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do.
+
+    Attributes:
+        bench: The study.
+        trainings: Those of its cells.
+        summary: Arms, cells, those that are missing, and what they cost; what ``--dry-run`` gives.
+    """
+
+    bench: Bench
+    trainings: list[Training]
+    summary: dict[str, Any]
+
+
+def run_study(config: StudyConfig, tools: Tools | None = None, only: str | None = None) -> dict[str, Any]:
     """Run a study, or continue it; finished cells are kept.
 
     Args:
         config: What to do; `StudyConfig(data=Path("data"), out=Path("study"))` is a whole study.
         tools: How judges are trained and loaded; those of the package by default.
+        only: One of `morphogen.study.stages.STAGES`, to do this part alone; nothing is joined then.
 
     Returns:
-        The content of results.json, or of the plan with ``dry_run``.
+        The content of results.json, or of the plan with ``dry_run`` or `only`.
 
     Raises:
         InputError: The recipe or the data is wrong; nothing was written.
         WorkError: The work failed on the way (a full disk, a diverged loss); the same command continues.
+    """
+    plan = plan_study(config)
+    if config.dry_run:
+        return plan.summary
+    with disk_faults(config.out):
+        freeze(plan.bench)
+        tools = tools or default_tools()
+        if only is None:
+            return _whole(plan, tools)
+        _tell_of(perform(plan.bench, only, plan.trainings, tools))
+        return plan.summary
+
+
+def plan_study(config: StudyConfig) -> Plan:
+    """Prepare a study and print its plan; writes nothing.
+
+    Raises:
+        InputError: The recipe or the data is wrong.
     """
     bench = prepare(config)
     arms, judges, sets = bench.config.arms, bench.config.judges, test_sets(config)
@@ -70,14 +106,22 @@ def run_study(config: StudyConfig, tools: Tools | None = None) -> dict[str, Any]
     cost = estimate(bench, todo)
     for line in plan_lines(bench, plan, todo, cost):
         say(line)
-    if config.dry_run:
-        return _plan_result(bench, plan, todo, cost)
+    return Plan(bench, plan, _plan_result(bench, plan, todo, cost))
+
+
+@contextmanager
+def disk_faults(out: Path) -> Iterator[None]:
+    """Tell of a full disk in one line.
+
+    Raises:
+        WorkError: It is full.
+    """
     try:
-        return _work(bench, plan, todo, tools or default_tools())
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkError(f"{config.out}: the disk is full; free some space and run the same command again") from error
+        raise WorkError(f"{out}: the disk is full; free some space and run the same command again") from error
 
 
 def prepare(config: StudyConfig) -> Bench:
@@ -241,26 +285,19 @@ def _resolved_arms(config: StudyConfig, splits: Splits) -> tuple[str, ...]:
     return config.arms or (*DEFAULT_ARMS, *(["more-real"] if extra else []))
 
 
-def _work(bench: Bench, plan: Sequence[Training], todo: Sequence[Training], tools: Tools) -> dict[str, Any]:
+def _whole(plan: Plan, tools: Tools) -> dict[str, Any]:
+    """Cells make the synthetic pairs that they want."""
     from morphogen.study.report import build
 
-    freeze(bench)
-    busy = [t.name for t in track(todo, "study") if not run_training(bench, t, tools)]
-    for repetition, variant in track(_sampled(bench, plan), "measuring images"):
-        measure_images(bench, repetition, tools, variant)
+    busy = perform(plan.bench, "cells", plan.trainings, tools)
+    perform(plan.bench, "images", plan.trainings, tools)
+    _tell_of(busy)
+    return build(plan.bench.out)
+
+
+def _tell_of(busy: Sequence[str]) -> None:
     if busy:
         say(f"left to another process that is at work on them: {', '.join(busy)}")
-    return build(bench.out)
-
-
-def _sampled(bench: Bench, plan: Sequence[Training]) -> list[tuple[Repetition, Variant]]:
-    """Every repetition of the plan with each way in which its synthetic pairs are sampled."""
-    repetitions = {t.repetition.label: t.repetition for t in plan}
-    return [
-        (repetition, variant)
-        for label, repetition in repetitions.items()
-        for variant in variants(bench.config, (t.arm for t in plan if t.repetition.label == label))
-    ]
 
 
 def freeze(bench: Bench) -> None:

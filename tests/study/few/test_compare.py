@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from morphogen.cli import main
 from morphogen.data.records import Record
 from morphogen.data.volumes.readers import read_volumes
 from morphogen.errors import InputError
+from morphogen.study.few import on_ray
 from morphogen.study.few.cells import Desk, few_of
 from morphogen.study.few.folds import make_folds
 from morphogen.study.few.recipe import CompareConfig
@@ -256,3 +259,39 @@ def test_dry_run_says_what_is_to_be_made(data: Path, tmp_path: Path) -> None:
     plan = compare(replace(recipe(data, tmp_path / "out"), dry_run=True))
     assert len(plan["todo"]) == 6
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_by_jobs_of_slurm_or_tasks_of_ray_are_those_of_one_process(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Slurm the tasks are called by hand; Ray's function is called here, with what would be sent to a worker."""
+    options: dict[str, Any] = {"rows": ("supervised",), "folds": 2}
+    words = ["--rows", "supervised", "--folds", "2", "--labelled", "1", "--validation", "1", "--max-train-steps", "2"]
+    words = ["compare", str(data), *words, "--validation-steps", "2", "--preset", f"la2018+{SMALL}", "--out"]
+    compare(recipe(data, tmp_path / "here", **options))
+    assert main([*words, str(tmp_path / "slurm"), "--slurm"]) == 0
+    assert not list((tmp_path / "slurm" / "cells").iterdir())
+    script = (tmp_path / "slurm" / "slurm" / "step.sbatch").read_text()
+    assert "cells=(fold0-supervised fold1-supervised)" in script
+    for name in ("fold0-supervised", "fold1-supervised"):
+        task = ["compare", "--config", str(tmp_path / "slurm" / "slurm" / "options.yaml"), "--cells", name]
+        assert main(task) == 0
+
+    @contextmanager
+    def crew(address: str, workers: int | None) -> Iterator[None]:
+        yield
+
+    def do_all(hands: None, function: Any, calls: dict[str, Any], description: str) -> list[Any]:
+        return [pickle.loads(pickle.dumps(function))(*pickle.loads(pickle.dumps(call))) for call in calls.values()]
+
+    monkeypatch.setattr(on_ray, "crew", crew)
+    monkeypatch.setattr(on_ray, "do_all", do_all)
+    on_ray.compare_on_ray(recipe(data, tmp_path / "ray", **options), "local")
+    here, *others = (_without_times(tmp_path / name) for name in ("here", "slurm", "ray"))
+    assert others == [here, here]
+
+
+def _without_times(out: Path) -> dict[str, Any]:
+    found = {path.stem: json.loads(path.read_text()) for path in (out / "cells").iterdir()}
+    results = json.loads((out / "results.json").read_text())
+    return {"scores": {name: cell["scores"] for name, cell in found.items()}, "verdict": results["verdict"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from morphogen.files import write_json
 from morphogen.locks import lock
 from morphogen.metrics.volumes import score_volume
 from morphogen.segmenters.diffcl.volumes import Few, patches_of, preparation_of, train_volumes
+from morphogen.study.bench import note_read
 from morphogen.study.few.folds import FewFold, hash_of
 from morphogen.study.few.recipe import CompareConfig, hash_of_cells
 from morphogen.study.few.rows import Row, layout_of
@@ -109,9 +109,7 @@ def _score(desk: Desk, fold: FewFold, name: str, segment: Segment) -> dict[str, 
     """Test volume -> subject, and scores on the grid of its file; nothing else reads test labels, and calls are
     counted."""
     dataset = desk.dataset.select(fold.test)
-    line = json.dumps({"reader": name, "test_set": "own", "n_images": len(dataset)})
-    with (desk.recipe.out / "test_reads.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    note_read(desk.recipe.out, {"reader": name, "test_set": "own", "n_images": len(dataset)})
     layout = layout_of(desk.recipe)
     scores = {}
     for record in dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,25 @@ from morphogen.errors import InputError
 from morphogen.progress import say, track
 from morphogen.segmenters.diffcl.volume_predictor import VolumePredictor
 from morphogen.study.few.cells import Desk, Segment, make_cell, name_of
-from morphogen.study.few.folds import freeze, frozen_folds
+from morphogen.study.few.folds import FewFold, freeze, frozen_folds
 from morphogen.study.few.recipe import CompareConfig, claim, save
 from morphogen.study.few.report import build
 from morphogen.study.few.rows import layout_of, row_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do.
+
+    Attributes:
+        desk: The comparison, its recipe with the rows of earlier calls.
+        todo: Name of every missing cell -> its row and fold.
+        summary: Cells, those that are missing, and the number of folds; what ``--dry-run`` gives.
+    """
+
+    desk: Desk
+    todo: dict[str, tuple[str, FewFold]]
+    summary: dict[str, Any]
 
 
 def compare(recipe: CompareConfig, load: Callable[[Path, str], Segment] | None = None) -> dict[str, Any]:
@@ -36,6 +51,23 @@ def compare(recipe: CompareConfig, load: Callable[[Path, str], Segment] | None =
     Raises:
         InputError: The recipe or the data is wrong; nothing was written.
         WorkError: A training failed; the same command continues.
+    """
+    plan = plan_comparison(recipe)
+    if recipe.dry_run:
+        return plan.summary
+    begin(plan)
+    for name in track(plan.todo, "cells"):
+        row, fold = plan.todo[name]
+        if not make_cell(plan.desk, row_of(plan.desk.recipe, row), fold, load or load_run):
+            say(f"{name}: another process is at work on it")
+    return build(recipe.out)
+
+
+def plan_comparison(recipe: CompareConfig) -> Plan:
+    """Read the data, divide it, and print the plan; writes nothing.
+
+    Raises:
+        InputError: The recipe or the data is wrong.
     """
     recipe.check()
     usable_device(recipe.device)
@@ -55,17 +87,21 @@ def compare(recipe: CompareConfig, load: Callable[[Path, str], Segment] | None =
     todo = [name for name in chosen if not desk.path(name).exists()]
     say(f"{len(dataset)} volumes, {len(folds)} folds of {_sizes(desk)}; rows: {', '.join(whole.rows)}")
     say(f"{len(chosen)} of {len(names)} cells, {len(todo)} to make, {recipe.max_train_steps} steps each")
-    if recipe.dry_run:
-        return {"cells": list(chosen), "todo": todo, "folds": len(folds)}
-    refuse_unreadable_volumes(dataset)
+    summary = {"cells": list(chosen), "todo": todo, "folds": len(folds)}
+    return Plan(desk, {name: chosen[name] for name in todo}, summary)
+
+
+def begin(plan: Plan) -> None:
+    """Open every volume once, then write recipe and folds, before anything trains.
+
+    Raises:
+        InputError: A volume cannot be read; nothing was written.
+    """
+    recipe = plan.desk.recipe
+    refuse_unreadable_volumes(plan.desk.dataset)
     (recipe.out / "cells").mkdir(parents=True, exist_ok=True)
-    save(whole)
-    freeze(whole, folds)
-    for name in track(todo, "cells"):
-        row, fold = chosen[name]
-        if not make_cell(desk, row_of(whole, row), fold, load or _load):
-            say(f"{name}: another process is at work on it")
-    return build(recipe.out)
+    save(recipe)
+    freeze(recipe, plan.desk.folds)
 
 
 def _sizes(desk: Desk) -> str:
@@ -74,6 +110,7 @@ def _sizes(desk: Desk) -> str:
     return ", ".join(f"{len(getattr(fold, part))} {part}" for part in parts)
 
 
-def _load(run: Path, device: str) -> Segment:
+def load_run(run: Path, device: str) -> Segment:
+    """The segmenter that a training has left."""
     predictor = VolumePredictor.load(run, device)
     return lambda record: predictor(read_volume(record))  # axes as labels are read, whatever the file's
