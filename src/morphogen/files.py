@@ -34,9 +34,7 @@ def refuse_unwritable(out: Path) -> None:
     refuse_file(out)
     nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(
-            f"{nearest}: cannot be written by this user; make it writable, or name another folder for --out"
-        )
+        raise InputError(f"{nearest}: cannot be written by this user; make it writable, or name another --out")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -404,3 +405,26 @@ class TestInpainting:
         Image.fromarray(np.zeros((32, 32), dtype=np.uint8)).save(file)
         assert main(["sample", str(root / "run"), "--masks", str(data), "--out", str(tmp_path / "out")]) == 2
         assert f"{file.name}: is empty, so there is nothing to paint" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_refused_before_the_generator_is_loaded(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object) -> None:
+        raise AssertionError("the generator was loaded")
+
+    access, locked = os.access, tmp_path / "locked"
+    locked.mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("morphogen.generators.load_sampler", loaded)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))  # root may all
+    for words, says in (
+        (["--out", tmp_path / "file" / "out"], "file: is a file; name a folder for --out"),
+        (["--out", locked / "out"], "locked: cannot be written by this user; make it writable, or name another --out"),
+        (["--out", tmp_path / "out", "--shard", "2/2"], "--shard: 2/2 names no worker; give I/N with I from 0 to N-1"),
+        (["--out", tmp_path / "out", "--shard", "0/0"], "--shard: 0/0 names no worker; give I/N with I from 0 to N-1"),
+    ):
+        assert _sample(folder, "--masks", folder / "data", *words) == 2
+        assert capsys.readouterr().err.strip().endswith(says)
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "locked"}
+    assert not list(locked.iterdir())

@@ -352,5 +352,7 @@ def _shard(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"\d+/\d+", text):
         raise InputError(f"--shard: {text!r} is not of the form I/N; the first of two workers is 0/2")
     worker, workers = map(int, text.split("/"))
+    if worker >= workers:
+        raise InputError(f"--shard: {text} names no worker; give I/N with I from 0 to N-1")
     here = place()
     return worker * here.world + here.rank, workers * here.world
