@@ -290,6 +290,16 @@ class TestTask:
         assert float(losses["adversarial"]) == pytest.approx(-float(task.D(fake).detach().mean()), rel=1e-5)
         assert float(losses["reconstruction"]) == pytest.approx(10 * float((rebuilt - task.real).square().mean()), 1e-5)
 
+    def test_the_device_of_a_scale_is_its_own(self) -> None:
+        """The loop takes a task to its device; the next scale is begun where the pair is."""
+        pair, z_star, scales = torch.randn(1, 4, 32, 32), torch.randn(1, 1, 25, 25), list[Scale]()
+        for n in range(3):
+            task = ScaleTask(pair, z_star, scales, QUICK, seed=3)
+            task.to("meta")
+            held = [task.real, task.below, *task.z_rec, *(p for s in task.coarser for p in s.generator.parameters())]
+            assert {tensor.device.type for tensor in held} == {"meta"}
+            scales.append(Scale(Generator(width(n)).eval(), 1.0))
+
     def test_it_begins_with_the_networks_below_where_they_fit(self) -> None:
         for n, same in ((1, True), (3, True), (4, False)):
             config = replace(QUICK, resolution=64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,14 +33,15 @@ class ScaleTask:
     Args:
         pair: (1, 4, R, R) in [-1, 1], image and mask.
         z_star: (1, 1, side, side), the fixed noise of the coarsest scale.
-        coarser: Trained scales below it.
+        coarser: Trained scales below it, which stay where they are.
         config: How.
         seed: Of new weights.
     """
 
     def __init__(self, pair: Tensor, z_star: Tensor, coarser: Sequence[Scale], config: SinganConfig, seed: int) -> None:
         n = len(coarser)
-        self.coarser, self.config = list(coarser), config
+        self.coarser = copy.deepcopy(list(coarser))  # `to` moves them, and the next scale begins where it finds its own
+        self.config = config
         self.sides = config.sides[: n + 1]
         self.real = resized(pair, self.sides[-1])
         self.z_rec = fixed_noise(z_star, self.sides)
