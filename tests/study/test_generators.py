@@ -148,6 +148,23 @@ def test_the_study_of_another_generator(make_config: Make) -> None:
     assert foundations(config) == ["/f"]
 
 
+def test_presets_of_a_generator_without_foundation_name_none(make_config: Make) -> None:
+    """Those of singan-seg are no foundation that the arm `autoencoded` or another generator could load."""
+    arms = ("syn-geo+generator=controlnet", "autoencoded")
+    config = make_config(generator="singan-seg", preset="paper+max_images=3", resolution=32, arms=arms)
+    config.check()
+    assert study_of(config, "controlnet").preset == "tiny"
+    assert foundations(config) == ["tiny"]
+    assert foundations(replace(config, generator="copy-paste", preset="/f")) == ["/f"]
+
+
+def test_the_foundation_of_the_gate_segmenter_is_one_of_the_studys(make_config: Make) -> None:
+    """Gates choose what the arms train on, so that it must not know test images either."""
+    config = make_config(gates=("agreement",), gate_segmenter="latent")
+    assert foundations(config) == ["tiny"]
+    assert foundations(replace(config, gate_segmenter="unet")) == []
+
+
 def test_ways_of_sampling_are_those_of_the_arms_generator(make_config: Make) -> None:
     config = make_config()
     none = Variant((("text", "none"),), "painter")
@@ -170,6 +187,7 @@ RIVAL = "syn-geo+generator=controlnet"
         ({"arms": (RIVAL,), "presets": ("controlnet=a", "controlnet=b")}, "controlnet has a preset already"),
         ({"arms": (RIVAL,), "presets": ("controlnet=big",)}, "--presets controlnet: preset big: no such preset"),
         ({"arms": (RIVAL,), "presets": ("controlnet=tiny+resolution=32",)}, "work at its resolution"),
+        ({"arms": (RIVAL,), "presets": ("controlnet=tiny+seed=3",)}, "those of its repetitions; leave seed out"),
         ({"arms": ("syn-geo",), "presets": ("controlnet=tiny",)}, "no arm has pairs of controlnet; leave it out"),
         ({"arms": (RIVAL,), "presets": ("copy-paste=tiny",)}, "is the study's own generator; write --preset tiny"),
         (

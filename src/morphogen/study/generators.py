@@ -75,12 +75,16 @@ def uses_foundation(config: StudyConfig) -> bool:
 
 
 def foundation_name(config: StudyConfig) -> str:
-    """The foundation of the study's generator, else the preset itself, to be loaded by this name.
+    """The foundation of the study's generator, to be loaded by this name.
+
+    Of one that rests on none it is the preset itself, or the default one where the generator has presets of its own.
 
     Raises:
         InputError: The generator has no such preset.
     """
-    return str(generator_config(config, 0).foundation) if has_foundation(config) else config.preset
+    if has_foundation(config):
+        return str(generator_config(config, 0).foundation)
+    return StudyConfig.preset if GENERATORS[config.generator].has_presets else config.preset
 
 
 def study_of(config: StudyConfig, generator: str | None) -> StudyConfig:
@@ -129,6 +133,9 @@ def check_presets(config: StudyConfig) -> None:
         if not GENERATORS[name].has_presets:
             raise InputError(f"--presets {name}={preset}: {name} has no presets; leave it out")
         stated = {word.partition("=")[0] for word in preset.split("+")}
+        if "seed" in stated:
+            fault = "the seeds of a study are those of its repetitions"
+            raise InputError(f"--presets {name}={preset}: {fault}; leave seed out")
         if "resolution" in stated and not paints_into_images(study_of(config, name)):
             fault = "all generators of a study work at its resolution"
             raise InputError(f"--presets {name}={preset}: {fault}; give --resolution alone")

@@ -176,15 +176,15 @@ def judge_recipe(config: StudyConfig, name: str, n_train: int) -> dict[str, Any]
 
 
 def foundations(config: StudyConfig) -> list[str]:
-    """Every foundation that the study rests on: its own, and those of judges and generators that state another one.
+    """Every foundation that the study rests on: its own, and those of judges, gates and generators that have another.
 
     Raises:
-        InputError: A judge has no such option.
+        InputError: A judge or the gate segmenter has no such option.
     """
     found = [foundation_name(config)] if uses_foundation(config) else []
     theirs = [study_of(config, name) for name in others(config, config.arms)]
     found += [foundation_name(one) for one in theirs if has_foundation(one)]
-    for judge in config.judges:
+    for judge in (*config.judges, *((config.gate_segmenter,) if config.gate_segmenter else ())):
         stated = room_of(judge).resolve(judge.partition("+")[0], architecture_of(judge, config)).get("foundation")
         found += [str(stated)] if stated is not None else []
     return list(dict.fromkeys(found))
