@@ -248,6 +248,15 @@ def test_a_gate_segmenter_that_cannot_be_is_refused(make_config: Make, options: 
         make_config(**options).check()
 
 
+def test_a_gate_segmenter_whose_weights_are_missing_is_found_before_anything_is_made(
+    make_config: Make, tmp_path: Path
+) -> None:
+    config = make_config(gates=("agreement",), gate_segmenter=f"segformer+size=b0+weights={tmp_path / 'gone'}")
+    with pytest.raises(InputError, match="gone"):
+        prepare(config)
+    assert not config.out.exists()
+
+
 def test_without_gates_all_pairs_are_kept_and_the_manifest_is_untouched(make_config: Make, quick: Any) -> None:
     bench = bench_of(make_config())
     r = bench.splits.repetitions[0]

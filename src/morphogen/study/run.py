@@ -161,7 +161,8 @@ def prepare(config: StudyConfig) -> Bench:
 def _refuse_for_judges(bench: Bench) -> None:
     """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing.
 
-    Or one that cannot work at the study's resolution, or with the classes of its images.
+    Or one that cannot work at the study's resolution, or with the classes of its images. The stated segmenter of the
+    gates is one of them here.
     """
     import torch
 
@@ -172,7 +173,8 @@ def _refuse_for_judges(bench: Bench) -> None:
 
     refuse_classes(bench)
     n_classes = len(bench.dataset.classes)
-    for judge in bench.config.judges:
+    stated = bench.config.gate_segmenter
+    for judge in [*bench.config.judges, *([stated] if stated else [])]:
         name, architecture = judge.partition("+")[0], architecture_of(judge, bench.config)
         if kind_of(judge) is CLASSIFICATION:
             refuse_multiple(name, bench.config.resolution)
