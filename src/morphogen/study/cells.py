@@ -179,7 +179,7 @@ def synthetic_part(bench: Bench, repetition: Repetition, tools: Tools, ours: Arm
     """The synthetic pairs of an arm, one data set a generator.
 
     Of k generators the first gives its accepted pairs 1, k + 1, 2k + 1, ... in the order of the plan, the second those
-    from 2, and so on: all together about as many as one would give, and of other masks each.
+    from 2, and so on: all together about as many as one would give. Without gates no two of them have a mask in common.
     """
     variants = variants_of(bench.config, ours)
     if len(variants) == 1:
