@@ -79,6 +79,25 @@ def test_without_ray_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         pass
 
 
+@pytest.mark.parametrize(
+    ("address", "cause", "says"),
+    [
+        ("auto", "no file", "start one with --ray local"),
+        ("head:6379", "no raylet", "run the command on a machine of that cluster"),
+        ("head:6379", "RPC error: InvalidAuthToken: missing", "set RAY_AUTH_MODE=token, with the ~/.ray/auth_token"),
+    ],
+)
+def test_what_ray_refuses_is_one_line(address: str, cause: str, says: str) -> None:
+    class Ray:
+        @staticmethod
+        def init(**_: object) -> None:
+            raise ConnectionError("Failed to connect\nand a traceback") from RuntimeError(cause)
+
+    with pytest.raises(InputError, match=rf"^--ray {address}: ConnectionError: Failed to connect; .*{says}") as caught:
+        cluster._connect(Ray, address, None)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_crew_is_one_for_each_device() -> None:
     assert cluster._crew({"CPU": 8.0, "GPU": 2.0}, None) == cluster.Crew(2, {"num_gpus": 1})
     assert cluster._crew({"CPU": 8.0}, None) == cluster.Crew(8, {"num_cpus": 1})

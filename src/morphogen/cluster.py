@@ -154,6 +154,8 @@ def _connect(ray: Any, address: str, workers: int | None) -> None:
             ray.init(address=address, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         remedy = "start one with --ray local" if address == AUTO else "run the command on a machine of that cluster"
+        if "InvalidAuthToken" in str(error.__cause__):
+            remedy = "it wants its token: set RAY_AUTH_MODE=token, with the ~/.ray/auth_token of its head"
         raise InputError(f"--ray {address}: {_first_line(error)}; {remedy}") from error
 
 
