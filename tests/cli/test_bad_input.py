@@ -18,7 +18,7 @@ from PIL import Image
 from morphogen.cli import VERBS, main
 from morphogen.data import mask_values
 from morphogen.data.phantoms import phantom_dataset
-from morphogen.study import run
+from morphogen.study import stages
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("training has begun")
 
-    monkeypatch.setattr(run, "run_training", begun)
+    monkeypatch.setattr(stages, "run_training", begun)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str], *parts: str, code: int = 2) -> None:
