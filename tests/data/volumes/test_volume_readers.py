@@ -126,7 +126,6 @@ def test_presets_are_sound() -> None:
         assert name == preset.name
         assert sorted(set(preset.mask_values.values())) == list(range(len(preset.classes)))
         assert all(n % 16 == 0 for n in preset.patch)
-        assert all(0 < s <= n for s, n in zip(preset.stride, preset.patch, strict=True))
         assert preset.augmentation in Augmentation.__args__  # type: ignore[attr-defined]
         assert preset.augmentation == ("none" if name.startswith("pancreas") else "turns")
     with pytest.raises(InputError, match="preset la2019: there is no such benchmark; choose one of la2018, brats2019"):
@@ -357,7 +356,7 @@ def test_preset_names_its_files(tmp_path: Path) -> None:
     line = refused(root, preset="pancreas-a")
     assert line == (
         f"{root}/train.list: line 1 names 'c', but {root} holds none of Pancreas_h5/c_norm.h5, c_norm.h5; "
-        "add the file or remove the line"
+        "add it (NIH Pancreas-CT as of github.com/ycwu1997/MC-Net; 62 training and 20 test volumes) or remove the line"
     )
     assert "preset heart: there is no such benchmark; choose one of la2018" in refused(root, preset="heart")
 

@@ -168,7 +168,8 @@ def _record(root: Path, line: Line, patterns: Iterable[str], preset: VolumePrese
     if image is None:
         wanted = ", ".join(pattern.format(id=line.id) for pattern in patterns)
         fault = f"{line.where}, but {root} holds none of {wanted}"
-        raise FaultError(line.file, fault, "add the file or remove the line")
+        remedy = f"add it ({preset.source})" if preset else "add the file"
+        raise FaultError(line.file, fault, f"{remedy} or remove the line")
     mask = (image if has_label(image) else None) if is_h5(image) else _find(root, line, LABELS)
     found = re.match(preset.subject, line.id) if preset and preset.subject else None
     name = re.sub(r"[/\\]", "_", line.id)  # the stem of what is written for it
