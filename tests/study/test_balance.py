@@ -21,8 +21,9 @@ from morphogen.study.bench import Bench
 from morphogen.study.estimate import SECONDS_A_PAIR, estimate
 from morphogen.study.gating import kept_pairs
 from morphogen.study.generators import variants_of
+from morphogen.study.identity import config_hash, load_study, refuse_other_study
 from morphogen.study.plan import trainings
-from morphogen.study.recipe import StudyConfig, config_hash, load_study, refuse_other_study
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare, run_study
 from morphogen.study.synthesis import candidates, synthetic_folder, synthetic_pairs
 

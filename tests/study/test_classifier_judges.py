@@ -18,7 +18,7 @@ from morphogen.data.records import Dataset, Record
 from morphogen.errors import InputError
 from morphogen.metrics.classification import classification_scores
 from morphogen.study.cells import JudgeRun, Tools
-from morphogen.study.gating import gate_classifier
+from morphogen.study.gate_judges import gate_classifier
 from morphogen.study.oversample import oversampled
 from morphogen.study.plan import trainings
 from morphogen.study.recipe import StudyConfig

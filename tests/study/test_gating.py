@@ -21,8 +21,10 @@ from morphogen.sampling.gates import Limit, judge, write_verdicts
 from morphogen.sampling.jobs import Job, Pair
 from morphogen.study import gating, report, results
 from morphogen.study.bench import Bench
-from morphogen.study.gating import gate_architecture, gate_summary, kept_pairs, verdicts
-from morphogen.study.recipe import NOT_THE_CELL, StudyConfig, config_hash, identity
+from morphogen.study.gate_judges import gate_architecture
+from morphogen.study.gating import gate_summary, kept_pairs, verdicts
+from morphogen.study.identity import NOT_THE_CELL, config_hash, identity
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare, run_study
 from morphogen.study.synthesis import as_pictures, synthetic_folder, synthetic_pairs
 

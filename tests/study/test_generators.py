@@ -13,14 +13,15 @@ import pytest
 
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS, GeneratorEntry
-from morphogen.study import run as module
+from morphogen.study import refusals as module
 from morphogen.study.arms import OWN, Variant, arm
 from morphogen.study.bench import Bench
 from morphogen.study.cells import synthetic_part
 from morphogen.study.estimate import estimate
 from morphogen.study.generators import generator_config, study_of, variants_of
+from morphogen.study.identity import config_hash, load_study
 from morphogen.study.plan import trainings
-from morphogen.study.recipe import StudyConfig, config_hash, load_study
+from morphogen.study.recipe import StudyConfig
 from morphogen.study.run import freeze, prepare, run_study
 from morphogen.study.synthesis import foundations, in_order_of_plan
 

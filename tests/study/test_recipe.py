@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from morphogen.errors import InputError
-from morphogen.study.recipe import StudyConfig, config_hash, identity, load_study, refuse_other_study, save_study
+from morphogen.study.identity import config_hash, identity, load_study, refuse_other_study, save_study
+from morphogen.study.recipe import StudyConfig
 
 Make = Callable[..., StudyConfig]
 

@@ -13,9 +13,9 @@ import pytest
 
 from morphogen.errors import InputError, WorkError
 from morphogen.foundation.model import CARD
-from morphogen.study import cells, report, results, run
+from morphogen.study import cells, refusals, report, results
 from morphogen.study.recipe import StudyConfig
-from morphogen.study.run import run_study
+from morphogen.study.run import prepare, run_study
 
 Make = Callable[..., StudyConfig]
 pytestmark = pytest.mark.usefixtures("without_inception")
@@ -166,7 +166,7 @@ def test_a_foundation_that_knows_a_test_image_is_refused(
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     config = make_config(arms=("real-geo", "autoencoded"), preset=str(folder), seeds=1, dry_run=True)
-    tested = run.prepare(config).splits.repetitions[0].test
+    tested = prepare(config).splits.repetitions[0].test
     learnt = sorted(set(dataset.ids) - set(tested))
     hashes = dict(zip(dataset.ids, signatures(dataset).hashes, strict=True))
     for ids, phashes, refused in (
@@ -189,10 +189,10 @@ def test_a_judges_own_foundation_must_not_know_a_test_image_either(
 ) -> None:
     options = {"arms": ("real-geo",), "seeds": 1, "dry_run": True, "resolution": 64}
     config = make_config(**options, judges=("unet", "latent+foundation=tiny"))
-    tested = run.prepare(config)
+    tested = prepare(config)
     card = {"sets": {tested.dataset.name: {"training_ids": [tested.splits.repetitions[0].test[0]]}}}
     asked: list[str] = []
-    monkeypatch.setattr(run, "card_of", lambda name: asked.append(name) or card)
+    monkeypatch.setattr(refusals, "card_of", lambda name: asked.append(name) or card)
     with pytest.raises(InputError, match=r"test images were used to train the foundation tiny"):
         run_study(config, quick.tools)
     assert asked == ["tiny"]

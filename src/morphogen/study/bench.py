@@ -12,7 +12,8 @@ from morphogen.data.records import Dataset
 from morphogen.locks import lock
 from morphogen.study.arms import Variant
 from morphogen.study.generators import study_of
-from morphogen.study.recipe import OWN_TEST, StudyConfig, config_hash
+from morphogen.study.identity import config_hash
+from morphogen.study.recipe import OWN_TEST, StudyConfig
 from morphogen.study.splits import Repetition, Splits
 
 AUDIT = "audit"

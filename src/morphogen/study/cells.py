@@ -20,10 +20,11 @@ from morphogen.study.arms import Arm, arm, lead
 from morphogen.study.bench import Bench
 from morphogen.study.gating import kept_pairs
 from morphogen.study.generators import others, variants_of
+from morphogen.study.identity import stated_arms
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of
 from morphogen.study.oversample import oversampled
 from morphogen.study.plan import Training
-from morphogen.study.recipe import OWN_TEST, stated_arms
+from morphogen.study.recipe import OWN_TEST
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (
     ArrayPairs,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from morphogen.data.lesions import lesions
 from morphogen.data.pairs import Pairs
 from morphogen.data.records import Dataset
-from morphogen.data.split import ids_hash, take_validation
+from morphogen.data.split import ids_hash
 from morphogen.errors import WorkError
 from morphogen.locks import lock
 from morphogen.progress import say
@@ -39,12 +39,11 @@ from morphogen.sampling.gates import (
 )
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
+from morphogen.study.gate_judges import said_of_classifier, said_of_segmenter, trained_classifier, trained_segmenter
 from morphogen.study.generators import makes_masks, paints_into_images
-from morphogen.study.kinds import classifiers_among, judge_of_masks
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (
-    architecture_of,
     as_pictures,
     balanced,
     in_order_of_plan,
@@ -56,11 +55,6 @@ from morphogen.study.synthesis import (
 if TYPE_CHECKING:
     from morphogen.segmenters.task import PairSource
     from morphogen.study.cells import Predict, Tools
-
-SEED_OF_GATE = 2000
-"""Added to the repetition's seed, so that the gate segmenter is no judge of an arm, nor that of adherence."""
-HELD_OUT = 1 / 3
-"""Part of the training images that the gate segmenter does not learn on."""
 
 
 def kept_pairs(
@@ -181,17 +175,19 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, 
         scores["nearness"] = _nearness(theirs, repetition, synthetic, train)
         limits.append(Limit.of_copies(len(train)))
     if wanted := [SEGMENTED[gate] for gate in gates if gate in SEGMENTED]:
-        predict, held_out = _gate_segmenter(bench, repetition, tools)
+        predict, held_out = trained_segmenter(bench, repetition, tools)
         ours, real = overlaps(predict, synthetic), overlaps(predict, held_out)
         scores |= {name: ours[name] for name in wanted}
         limits += [_overlap_limit(theirs.config, name, real[name]) for name in wanted]
     for name in (CLASSIFIED[gate] for gate in gates if gate in CLASSIFIED):
-        classify = _gate_classifier(bench, repetition, tools)
+        classify = trained_classifier(bench, repetition, tools)
         scores[name] = class_scores(classify(pictures), made.records, made.root)
         limits.append(Limit.fixed(name))
     found = judge(gates, limits, synthetic.ids, scores, train.ids)
     found = replace(
-        found, segmenter=_described(bench.config, repetition), classifier=_classifier_of(bench.config, repetition)
+        found,
+        segmenter=said_of_segmenter(bench.config, repetition),
+        classifier=said_of_classifier(bench.config, repetition),
     )
     say(f"{variant.of(repetition.label)}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")
     return found
@@ -201,25 +197,6 @@ def _overlap_limit(config: StudyConfig, name: str, values: Sequence[float]) -> L
     """Too close a fit is a copy's, where a lesion was painted for a mask; of pairs made together it is the aim."""
     limit = Limit.of(name, values)
     return replace(limit, high=None) if makes_masks(config) else limit
-
-
-def _described(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | None:
-    """Who the gate segmenter is, and whether the judge of adherence has its architecture."""
-    from morphogen.segmenters import resolve
-
-    if not {*SEGMENTED} & {*config.gates}:
-        return None
-    (name, options), judge = gate_architecture(config), judge_of_masks(config.judges)
-    judged = judge.partition("+")[0]
-    same = name == judged and resolve(name, options) == resolve(judged, architecture_of(judge, config))
-    seed = SEED_OF_GATE + repetition.seed
-    return {"name": name, "architecture": options, "seed": seed, "architecture_of_the_judge_of_adherence": same}
-
-
-def _classifier_of(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | None:
-    if not {*CLASSIFIED} & {*config.gates}:
-        return None
-    return {"name": gate_classifier(config), "seed": SEED_OF_GATE + repetition.seed}
 
 
 def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pairs) -> Any:
@@ -232,79 +209,6 @@ def _nearness(bench: Bench, repetition: Repetition, synthetic: Pairs, train: Pai
     shown = lesions if paints_into_images(bench.config) else Pairs.images
     real = audited(image_set(train.ids, shown(train)), subjects)
     return Reference(real).judge(audited(image_set(synthetic.ids, shown(synthetic)))).nearness
-
-
-def _gate_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tuple[Predict, Pairs]:
-    """The gate segmenter, trained, and the training pairs that it has not learnt on."""
-    from morphogen.study.cells import JudgeRun
-
-    config, seed = bench.config, SEED_OF_GATE + repetition.seed
-    learnt, held_out = take_validation(bench.dataset, repetition.train, HELD_OUT, seed)
-    name, architecture = gate_architecture(config)
-    job = JudgeRun(
-        judge=name,
-        architecture=architecture,
-        train=[Pairs(bench.dataset.select(learnt), config.resolution)],
-        validation=Pairs(bench.dataset.select(()), config.resolution),
-        augmentation="geometric",
-        steps=config.steps,
-        batch=config.train_batch_size,
-        seed=seed,
-        out=bench.out / "runs" / f"gate.{name}.{repetition.label}",
-    )
-    predict = tools.load(tools.train(job), config.device)
-    return predict, Pairs(bench.dataset.select(held_out), config.resolution)
-
-
-def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
-    """The gate segmenter: the stated one, else a U-Net of another encoder than the judge of adherence has.
-
-    That judge is the study's first segmenter. The U-Net is the one from scratch, or where that judges, the one on an
-    ImageNet encoder if its weights are installed. Else both are one architecture, with seeds of their own.
-    """
-    from morphogen.metrics.weights import available
-    from morphogen.segmenters import resolve
-
-    if config.gate_segmenter is not None:
-        return config.gate_segmenter.partition("+")[0], architecture_of(config.gate_segmenter, config)
-    judge = judge_of_masks(config.judges)
-    name, options = judge.partition("+")[0], architecture_of(judge, config)
-    scratch = name == "unet" and resolve(name, options)["encoder"] == "scratch"
-    return "unet", {"encoder": "lite0" if scratch and available("lite0") else "scratch"}
-
-
-def _gate_classifier(bench: Bench, repetition: Repetition, tools: Tools) -> Predict:
-    """The gate classifier, trained on all real training pairs and on nothing else."""
-    from morphogen.study.cells import JudgeRun
-
-    config, seed, name = bench.config, SEED_OF_GATE + repetition.seed, gate_classifier(bench.config)
-    job = JudgeRun(
-        judge=name,
-        architecture={},
-        train=[Pairs(bench.dataset.select(repetition.train), config.resolution)],
-        validation=Pairs(bench.dataset.select(()), config.resolution),
-        augmentation="geometric",
-        steps=config.steps,
-        batch=config.train_batch_size,
-        seed=seed,
-        out=bench.out / "runs" / f"gate.{name}.{repetition.label}",
-        recipe={"classes": bench.image_classes, "class_balance": 1.0},
-    )
-    return tools.load(tools.train(job), config.device)
-
-
-def gate_classifier(config: StudyConfig) -> str:
-    """The gate classifier: another one than the study's first classifier, so far as that can be.
-
-    It is the small one, or where the judge is that one, the one on ImageNet weights if these are installed and its
-    strides divide the resolution. Else both are one architecture, with seeds of their own.
-    """
-    from morphogen.classifiers import entry
-    from morphogen.metrics.weights import available
-
-    judges = [judge.partition("+")[0] for judge in classifiers_among(config.judges)[:1]]
-    fits = config.resolution % entry("lite0").multiple == 0
-    return "lite0" if judges == ["small"] and fits and available("lite0") else "small"
 
 
 def overlaps(predict: Predict, pairs: PairSource) -> dict[str, list[float]]:

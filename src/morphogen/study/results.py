@@ -15,9 +15,10 @@ from morphogen.study.arms import MAIN, find, place
 from morphogen.study.bench import AUDIT
 from morphogen.study.compare import Cell, Group, group_cells
 from morphogen.study.diagnoses import by_class, confusions
+from morphogen.study.identity import load_study
 from morphogen.study.kinds import CLASSIFICATION, kind_of
 from morphogen.study.measured import adherence_of, of_arm, side_by_side
-from morphogen.study.recipe import OWN_TEST, load_study
+from morphogen.study.recipe import OWN_TEST
 from morphogen.study.verdict import judge_study
 
 FIELDS = ("arm", "judge", "fold", "seed", "n_annotated", "n_synthetic", "test_set", "config_hash", "wall_s", "scores")
