@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,27 @@ from morphogen.foundation.images import ImagePool
 from morphogen.foundation.latents import Item, build_bank, symmetries
 from morphogen.foundation.model import Foundation
 from morphogen.foundation.pretrain import phashes
+from morphogen.locks import lock
 from morphogen.metrics.weights import available
 from morphogen.training.checkpoint import write_folder
 from morphogen.training.loop import claim, fit
 from morphogen.training.processes import processes
 from morphogen.training.task import LoopConfig
+
+_SHARED: ContextVar[Path | None] = ContextVar("_SHARED", default=None)
+
+
+@contextmanager
+def sharing(folder: Path) -> Iterator[None]:
+    """Within it `adapted` keeps its work in `folder`, and runs that adapt a foundation alike do it once.
+
+    For one set of images: an adaptation is known by their ids and its settings. Other processes wait for it.
+    """
+    token = _SHARED.set(folder)
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +85,7 @@ def adapt(data: Dataset, config: AdaptConfig, out: Path) -> Path:
     Returns:
         The adapted foundation's folder, ``out/final``.
     """
-    settings = {"records": list(data.ids), **asdict(config)}
+    settings = _settings(data, config)
     if (out / "final").exists():
         claim(out, settings)  # refuses another run's folder
         return out / "final"
@@ -98,7 +118,7 @@ def adapted(foundation: Foundation, data: Dataset, config: AdaptConfig, steps: i
         steps: Of the decoder and of the denoiser; 0 for none. By default, where the card says how well the foundation
             knows its own images, the decoder always, and the denoiser where the images are far from those. The denoiser
             of one that inpaints is left as it is: it is trained by inpainting.
-        out: Folder of the adaptation.
+        out: Folder of the adaptation; not used where adaptations are shared (`sharing`), unless it has one already.
     """
     if steps is not None:
         decoder = denoiser = steps
@@ -110,7 +130,17 @@ def adapted(foundation: Foundation, data: Dataset, config: AdaptConfig, steps: i
     if not decoder:
         return foundation
     chosen = replace(config, decoder_steps=decoder, max_train_steps=0 if foundation.inpaints else denoiser)
-    return Foundation.load(adapt(data, chosen, out), processes().device)
+    shared = _SHARED.get()
+    if shared is None or out.exists():
+        return Foundation.load(adapt(data, chosen, out), processes().device)
+    place = shared / hashlib.sha256(json.dumps(_settings(data, chosen)).encode()).hexdigest()[:16]
+    with lock(shared / ".locks" / f"{place.name}.lock", wait=True):
+        return Foundation.load(adapt(data, chosen, place), processes().device)
+
+
+def _settings(data: Dataset, config: AdaptConfig) -> dict[str, Any]:
+    """What an adaptation is known by."""
+    return {"records": list(data.ids), **asdict(config)}
 
 
 def _adapt_decoder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from morphogen.data.images import load_rgb
 from morphogen.foundation.adapt import AdaptConfig
@@ -71,8 +72,9 @@ def estimate(bench: Bench, todo: Sequence[Training]) -> Estimate:
     seconds = sum(_times(training.arm) for training in todo) * judge + tests * SECONDS_A_SCORE
     seconds += sum(pairs.values()) * SECONDS_A_PAIR * area + len(repetitions) * helper
     for label in repetitions:
-        for generator in _trained(config, label, todo):
-            seconds += _generator_seconds(bench.of(Variant(generator=generator))) * area + SECONDS_OF_QUALITY
+        studies = [bench.of(Variant(generator=generator)) for generator in _trained(config, label, todo)]
+        seconds += sum(map(_generator_seconds, studies)) * area + len(studies) * SECONDS_OF_QUALITY
+        seconds += sum(dict(map(_adaptation, studies)).values()) * area
     gates = helper * (bool({*SEGMENTED} & {*config.gates}) + OF_A_CLASSIFIER * bool({*CLASSIFIED} & {*config.gates}))
     gates += SECONDS_OF_COPIES * ("copies" in config.gates)
     seconds += len(repetitions) * gates
@@ -133,7 +135,8 @@ def _seconds_so_far(bench: Bench) -> float | None:
 
 
 def _generator_seconds(bench: Bench) -> float:
-    """Training the generator of one repetition at 64 px, by its own settings; 0 for one that takes no steps."""
+    """Training the generator of one repetition at 64 px, without the adaptation of its foundation; 0 for one that takes
+    no steps."""
     settings = generator_config(bench.config, 0)
     if hasattr(settings, "seconds"):  # steps of another kind, of which the generator knows more
         return float(settings.seconds(len(bench.splits.repetitions[0].train)))
@@ -141,8 +144,15 @@ def _generator_seconds(bench: Bench) -> float:
     trained: float = getattr(settings, "max_train_steps", 0) * SECONDS_A_GENERATOR_STEP * rows
     if getattr(settings, "w_r", 0):  # a segmenter of its own refines it
         trained += settings.segmenter_steps * SECONDS_A_STEP * rows
-    # fine-tuning has a batch of its own, of the rows that were timed
+    return trained
+
+
+def _adaptation(bench: Bench) -> tuple[tuple[Any, ...], float]:
+    """What the adaptation of a generator's foundation is known by, since generators share it, and its time at 64 px."""
+    settings = generator_config(bench.config, 0)
+    key = tuple(getattr(settings, name, None) for name in ("foundation", "adapt_steps", "symmetries", "prompt"))
     asked = getattr(settings, "adapt_steps", 0)
     if asked is None:  # the denoiser too where the images are far, which is not known yet
-        return trained + AdaptConfig.decoder_steps * SECONDS_A_DECODER_STEP
-    return trained + asked * (SECONDS_A_DECODER_STEP + SECONDS_AN_ADAPT_STEP)
+        return key, AdaptConfig.decoder_steps * SECONDS_A_DECODER_STEP
+    # it has a batch of its own, of the rows that were timed
+    return key, asked * (SECONDS_A_DECODER_STEP + SECONDS_AN_ADAPT_STEP)

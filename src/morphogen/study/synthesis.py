@@ -109,10 +109,13 @@ def balance_of(config: StudyConfig, variant: Variant) -> str:
 def trained_generator(bench: Bench, repetition: Repetition) -> Path:
     """Run folder of a repetition's generator, which is trained on the first call; another process waits.
 
-    That of the study's own generator; for another one `bench` is the study of that (`Bench.of`).
+    That of the study's own generator; for another one `bench` is the study of that (`Bench.of`). Generators that adapt
+    their foundation alike share the adapted one.
     """
+    from morphogen.foundation.adapt import sharing
+
     config, run = bench.config, generator_run(bench, repetition)
-    with lock(bench.out / ".locks" / f"{run.name}.lock", wait=True):
+    with lock(bench.out / ".locks" / f"{run.name}.lock", wait=True), sharing(bench.out / "adapted"):
         train, settings = bench.dataset.select(repetition.train), generator_config(config, repetition.seed)
         return GENERATORS[config.generator].train(train, settings, run)
 
