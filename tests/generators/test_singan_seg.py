@@ -28,7 +28,7 @@ from morphogen.generators.singan_seg.losses import (
     generator_losses,
     gradient_penalty,
 )
-from morphogen.generators.singan_seg.model import check, chosen, load, train
+from morphogen.generators.singan_seg.model import check, chosen, load, refuse_classes, train
 from morphogen.generators.singan_seg.networks import Discriminator, Generator
 from morphogen.generators.singan_seg.pyramid import Scale, climb, drawn_noise, fixed_noise, resized, sides, width
 from morphogen.generators.singan_seg.sampler import SinganSampler
@@ -44,11 +44,11 @@ from morphogen.training.task import Batch, Draw, Progress
 QUICK = SinganConfig(resolution=32, max_images=2, max_train_steps=2)
 
 
-def labelled(folder: Path, n: int = 6) -> Dataset:
-    """Phantoms of n subjects; the last one is a melanoma and the others are nevi."""
+def labelled(folder: Path, n: int = 6, every: int = 6) -> Dataset:
+    """n phantoms, two a subject; every so-many-th one is a melanoma and the others are nevi."""
     phantom_dataset(folder, "skin", n, 32, seed=1, subjects=n)
     ids = read_dataset(folder).ids
-    rows = [f"{id_},s{k // 2},{'melanoma' if k == n - 1 else 'nevus'}" for k, id_ in enumerate(ids)]
+    rows = [f"{id_},s{k // 2},{'nevus' if (k + 1) % every else 'melanoma'}" for k, id_ in enumerate(ids)]
     (folder / "records.csv").write_text("\n".join(["id,subject,class", *rows]) + "\n")
     return read_dataset(folder)
 
@@ -384,6 +384,42 @@ class TestChosen:
         position = data.ids.index(id_)
         wanted = (all_ / "final" / f"model-{position:04d}.safetensors").read_bytes()
         assert (one / "final" / "model-0000.safetensors").read_bytes() == wanted
+
+
+class TestClassesWithoutAModel:
+    def test_are_named_with_the_remedy(self, data: Dataset) -> None:
+        config = replace(QUICK, max_images=1)
+        (left,) = {"nevus", "melanoma"} - {record.label for record in chosen(data, config)}
+        with pytest.raises(InputError) as error:
+            refuse_classes(data, config, ["nevus", "melanoma"])
+        assert f"max_images=1 lets no image of class {left!r} have a model; give singan-seg" in str(error.value)
+        assert "the preset max_images=2, or leave that class out" in str(error.value)
+        assert "\n" not in str(error.value)
+        refuse_classes(data, replace(config, max_images=2), ["nevus", "melanoma"])
+        refuse_classes(data, config, [None, *({"nevus", "melanoma"} - {left})])
+
+    def test_where_no_mask_of_a_class_holds_a_lesion(self, data: Dataset) -> None:
+        bare = replace(data, records=tuple(replace(r, mask=None) if r.label == "melanoma" else r for r in data))
+        with pytest.raises(InputError, match=r"no mask of class 'melanoma' in .* holds a lesion at 32 px; leave that"):
+            refuse_classes(bare, replace(QUICK, max_images=0), ["melanoma"])
+
+    def test_training_says_so(self, data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        train(data, replace(QUICK, resolution=25, max_train_steps=1, max_images=1), tmp_path / "run")
+        assert "of which sampling then makes no pair" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("options", [{"balance": "9"}, {"arms": ("syn-geo+balance=melanoma=3,nevus=3",)}])
+    def test_a_study_finds_them_before_anything_is_written(self, tmp_path: Path, options: Mapping[str, Any]) -> None:
+        data = labelled(tmp_path / "data", 12, every=2).root
+        config = StudyConfig(
+            **{
+                "generator": "singan-seg", "data": data, "out": tmp_path / "s", "preset": "max_images=1",
+                "arms": ("real-geo", "syn-geo"), "resolution": 32, "steps": 2, "folds": 2, **options,
+            }
+        )  # fmt: skip
+        with pytest.raises(InputError, match=r"^fold\d: --balance: .*max_images=1 lets no image of class .* have a"):
+            prepare(config)
+        assert not config.out.exists()
+        prepare(replace(config, preset="max_images=2"))
 
 
 @pytest.mark.parametrize(

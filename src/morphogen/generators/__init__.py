@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -88,6 +89,16 @@ class GeneratorEntry:
         refuse = getattr(import_module(self.module), "refuse_mask_transform", None)
         if refuse is not None:
             refuse(config, transform)
+
+    def check_classes(self, data: Dataset, config: Any, classes: Collection[str | None]) -> None:
+        """Refuse classes of which its sampling could make no pair, as it chooses the images that it learns from.
+
+        Raises:
+            InputError: There is such a class.
+        """
+        refuse = getattr(import_module(self.module), "refuse_classes", None)
+        if refuse is not None:
+            refuse(data, config, classes)
 
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""

@@ -7,6 +7,7 @@ from typing import Any
 from morphogen.data.pairs import refuse_unreadable
 from morphogen.errors import InputError
 from morphogen.generators import GENERATORS
+from morphogen.sampling.budgets import Budget
 from morphogen.sampling.gates import INTO_IMAGES
 from morphogen.study.arms import arm
 from morphogen.study.bench import Bench
@@ -14,7 +15,8 @@ from morphogen.study.generators import generator_config, others, paints_into_ima
 from morphogen.study.image_classes import refuse_classes
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of, room_of
 from morphogen.study.quality import variants
-from morphogen.study.synthesis import architecture_of, candidates, card_of, foundations
+from morphogen.study.splits import Repetition
+from morphogen.study.synthesis import architecture_of, balanced, candidates, card_of, foundations
 
 
 def refuse(bench: Bench) -> None:
@@ -72,6 +74,13 @@ def _refuse_for_semi(bench: Bench) -> None:
             raise InputError(f"--arms {name}: {error}") from None
 
 
+def _refuse_classes_of(bench: Bench, repetition: Repetition, pairs: Budget) -> None:
+    """Those that the study's generator can make no pair of, though they are to have some; `bench` is of its study."""
+    if pairs:
+        settings = generator_config(bench.config, repetition.seed)
+        GENERATORS[bench.config.generator].check_classes(bench.dataset.select(repetition.train), settings, pairs.keys())
+
+
 def _refuse_leaks(bench: Bench) -> None:
     """Refuse test images that the foundation was trained on, and further test sets that hold images of the study.
 
@@ -105,11 +114,12 @@ def _refuse_for_generator(bench: Bench) -> None:
 
 
 def _refuse_for_balance(bench: Bench) -> None:
-    """Find now that the classes of a repetition cannot be balanced as an arm asks for."""
+    """Find now that the classes of a repetition cannot be balanced as an arm asks for, by images or by generator."""
     for repetition in bench.splits.repetitions:
         for variant in variants(bench.config, bench.config.arms):
             try:
                 candidates(bench, repetition, variant)
+                _refuse_classes_of(bench.of(variant), repetition, balanced(bench, repetition, variant) or {})
             except InputError as error:
                 raise InputError(f"{repetition.label}: {error}") from None
 

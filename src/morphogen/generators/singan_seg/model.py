@@ -1,10 +1,15 @@
-"""The generator's face: train a model for each of some images, scale by scale; load a run."""
+"""The generator's face: train a model for each of some images, scale by scale; load a run.
+
+Sampling can vary the chosen images alone. Unless it is told to balance (``--balance none``), the classes of its pairs
+are in proportion to those of the chosen images, not to those of all training images: where `max_images` bites, the
+first image of every class comes before the second of any, so that rare classes have more than their share.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +32,7 @@ from morphogen.training.processes import processes
 from morphogen.training.rng import normal, seed_of
 from morphogen.training.task import LoopConfig
 
-__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "refuse_classes", "train"]
 
 CONFIG = SinganConfig
 preset_config = singan_config
@@ -69,6 +74,23 @@ def chosen(data: Dataset, config: SinganConfig) -> Dataset:
     return data.where(lambda record: record.id in taken)
 
 
+def refuse_classes(data: Dataset, config: SinganConfig, classes: Collection[str | None]) -> None:
+    """Refuse to be asked for pairs of a class of which no image is chosen.
+
+    Raises:
+        InputError: Of a class of `classes` there will be no model.
+    """
+    shown = {record.label for record in chosen(data, config)}
+    for name in sorted({label for label in classes if label is not None} - shown):
+        if name in (there := {record.label for record in chosen(data, replace(config, max_images=0))}):
+            fault = f"max_images={config.max_images} lets no image of class {name!r} have a model"
+            remedy = f"give singan-seg the preset max_images={len(there)}, or leave that class out"
+        else:
+            fault = f"no mask of class {name!r} in {data.root} holds a lesion at {config.resolution} px"
+            remedy = "leave that class out"
+        raise InputError(f"--balance: asks for pairs of a class that singan-seg cannot vary: {fault}; {remedy}")
+
+
 def train(data: Dataset, config: SinganConfig, out: Path) -> Path:
     """Train a model for each of the chosen images, in ``out/models``; called again, continue within any of them.
 
@@ -82,20 +104,31 @@ def train(data: Dataset, config: SinganConfig, out: Path) -> Path:
     check(data, config)
     claim(out, settings)
     pairs = Pairs(chosen(data, config), config.resolution)
-    say(
-        f"{out}: {len(pairs)} of {len(data.annotated)} annotated images get a model, each of {len(config.sides)} scales"
-    )
+    _announce(pairs.dataset, data.annotated, config, out)
     for k in range(len(pairs)):
         _train_scales(pairs, k, config, out)
     write_folder(out / "final", lambda folder: _save(folder, pairs, config, out))
-    for path in out.glob("models/*/*/final"):  # `out/final` has what sampling needs
-        shutil.rmtree(path)
+    _clear(out)
     return out
 
 
 def load(run: Path, device: str = "cpu") -> SinganSampler:
     """The sampler of a finished run folder."""
     return SinganSampler(artefact.load(run / "final"), device)
+
+
+def _announce(taken: Dataset, annotated: Dataset, config: SinganConfig, out: Path) -> None:
+    counts = f"{len(taken)} of {len(annotated)} annotated images get a model"
+    say(f"{out}: {counts}, each of {len(config.sides)} scales")
+    shown = {record.label for record in taken}
+    if absent := sorted({record.label for record in annotated if record.label} - shown):
+        say(f"{out}: none is of class {', '.join(absent)}, of which sampling then makes no pair")
+
+
+def _clear(out: Path) -> None:
+    """Remove the weights of single scales: `out/final` has what sampling needs."""
+    for path in out.glob("models/*/*/final"):
+        shutil.rmtree(path)
 
 
 def _with_lesion(data: Dataset, config: SinganConfig) -> Iterator[str]:
