@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -115,6 +116,13 @@ class TestAsGenerator(GeneratorTester):
         assert content(run) == before
         with pytest.raises(InputError, match="other settings"):
             train(data, replace(self.config, seed=1), run)
+
+    def test_a_run_that_was_stopped_in_its_clean_up_goes_on_with_it(self, run: Path, data: Dataset) -> None:
+        before, left = content(run), run / "models" / "0001" / "scale-2" / "final"
+        shutil.copytree(run / "final", left)
+        train(data, self.config, run)
+        assert not left.exists()
+        assert content(run) == before
 
     def test_weights_are_kept_once(self, run: Path) -> None:
         assert {path.parent for path in run.rglob("*.safetensors")} == {run / "final"}

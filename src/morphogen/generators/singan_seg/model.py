@@ -100,6 +100,7 @@ def train(data: Dataset, config: SinganConfig, out: Path) -> Path:
     settings = {"generator": config.method, "records": list(data.annotated.ids), **asdict(config)}
     if (out / "final").exists():
         claim(out, settings)  # refuses another run's folder
+        _clear(out)  # the first time, if that was stopped on the way
         return out
     check(data, config)
     claim(out, settings)
