@@ -100,6 +100,11 @@ class GeneratorEntry:
         if refuse is not None:
             refuse(data, config, classes)
 
+    def segmenter_of_loss(self, config: Any) -> str | None:
+        """The segmenter that a loss of its training asks, as ``name+option=value``; None where none does."""
+        asked: str | None = getattr(import_module(self.module), "segmenter_of_loss", lambda config: None)(config)
+        return asked
+
     def train(self, data: Dataset, config: Any, out: Path) -> Path:
         """Train on `data`; returns the run folder `out`."""
         run: Path = import_module(self.module).train(data, config, out)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from morphogen.data.pairs import Pairs
 from morphogen.data.split import take_validation
-from morphogen.sampling.gates import CLASSIFIED, SEGMENTED
+from morphogen.sampling.gates import CLASSIFIED
 from morphogen.study.bench import Bench
 from morphogen.study.kinds import classifiers_among, judge_of_masks
 from morphogen.study.recipe import StudyConfig
@@ -45,10 +45,10 @@ def trained_segmenter(bench: Bench, repetition: Repetition, tools: Tools) -> tup
 
 
 def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
-    """The gate segmenter: the stated one, else a U-Net of another encoder than the judge of adherence has.
+    """The gate segmenter: the stated one, else a U-Net of another encoder than the study's first segmenter has.
 
-    That judge is the study's first segmenter. The U-Net is the one from scratch, or where that judges, the one on an
-    ImageNet encoder if its weights are installed. Else both are one architecture, with seeds of their own.
+    The U-Net is the one from scratch, or where that judges, the one on an ImageNet encoder if its weights are
+    installed. Else both are one architecture, with seeds of their own.
     """
     from morphogen.metrics.weights import available
     from morphogen.segmenters import resolve
@@ -59,19 +59,6 @@ def gate_architecture(config: StudyConfig) -> tuple[str, dict[str, Any]]:
     name, options = judge.partition("+")[0], architecture_of(judge, config)
     scratch = name == "unet" and resolve(name, options)["encoder"] == "scratch"
     return "unet", {"encoder": "lite0" if scratch and available("lite0") else "scratch"}
-
-
-def said_of_segmenter(config: StudyConfig, repetition: Repetition) -> dict[str, Any] | None:
-    """Who the gate segmenter is, and whether the judge of adherence has its architecture."""
-    from morphogen.segmenters import resolve
-
-    if not {*SEGMENTED} & {*config.gates}:
-        return None
-    (name, options), judge = gate_architecture(config), judge_of_masks(config.judges)
-    judged = judge.partition("+")[0]
-    same = name == judged and resolve(name, options) == resolve(judged, architecture_of(judge, config))
-    seed = SEED_OF_GATE + repetition.seed
-    return {"name": name, "architecture": options, "seed": seed, "architecture_of_the_judge_of_adherence": same}
 
 
 def trained_classifier(bench: Bench, repetition: Repetition, tools: Tools) -> Predict:

@@ -39,8 +39,9 @@ from morphogen.sampling.gates import (
 )
 from morphogen.study.arms import OWN, Variant
 from morphogen.study.bench import Bench
-from morphogen.study.gate_judges import said_of_classifier, said_of_segmenter, trained_classifier, trained_segmenter
+from morphogen.study.gate_judges import said_of_classifier, trained_classifier, trained_segmenter
 from morphogen.study.generators import makes_masks, paints_into_images
+from morphogen.study.independence import said_of_gate
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
 from morphogen.study.synthesis import (
@@ -186,7 +187,7 @@ def verdicts(bench: Bench, repetition: Repetition, made: Dataset, tools: Tools, 
     found = judge(gates, limits, synthetic.ids, scores, train.ids)
     found = replace(
         found,
-        segmenter=said_of_segmenter(bench.config, repetition),
+        segmenter=said_of_gate(bench.config, repetition, variant.generator),
         classifier=said_of_classifier(bench.config, repetition),
     )
     say(f"{variant.of(repetition.label)}: the gates kept {len(found.kept)} of {len(synthetic)} synthetic pairs")

@@ -92,7 +92,8 @@ def classifiers_among(judges: Sequence[str]) -> list[str]:
 
 
 def judge_of_masks(judges: Sequence[str]) -> str:
-    """The judge that mask adherence is measured by a sibling of: the first segmenter, or the U-Net."""
+    """The judge that mask adherence is measured by a sibling of, unless the generator learns with one of its kind
+    (`morphogen.study.independence`): the first segmenter, or the U-Net."""
     return next((judge for judge in judges if kind_of(judge) is SEGMENTATION), "unet")
 
 

@@ -47,6 +47,27 @@ def adherence_of(images: Images, generators: Iterable[str | None] = (None,)) -> 
     return sum(on_synthetic) / len(found), sum(on_real) / len(found)
 
 
+def judges_of_adherence(images: Images, own: str) -> dict[str, Any]:
+    """Who judged the adherence of each generator, and the segmenter that it has learnt with, where it has.
+
+    Args:
+        images: As in results.json.
+        own: Name of the study's own generator.
+
+    Returns:
+        Generator -> ``judges``, more than one where repetitions are of several versions, and perhaps ``learnt_with`` as
+        of `morphogen.study.independence.said_of_loss`; those whose adherence was measured.
+    """
+    found: dict[str, Any] = {}
+    for name in known(images):
+        said = [values["adherence"] for values in measured(images, name).values() if values.get("adherence")]
+        learnt = [one["learnt_with"] for one in said if "learnt_with" in one]
+        if said:
+            found[name or own] = {"judges": sorted({one["judge"] for one in said})}
+            found[name or own] |= {"learnt_with": learnt[0]} if learnt else {}
+    return found
+
+
 def side_by_side(images: Images, audit: Mapping[str, Any], own: str) -> dict[str, Any]:
     """``generators``: what was measured of each, where there are several; else empty.
 

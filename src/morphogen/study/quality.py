@@ -22,7 +22,7 @@ from morphogen.study.audits import audits
 from morphogen.study.bench import Bench
 from morphogen.study.gating import dices, gate_summary
 from morphogen.study.generators import makes_masks, uses_foundation, variants_of
-from morphogen.study.kinds import judge_of_masks
+from morphogen.study.independence import judge_of_adherence, said_of_loss
 from morphogen.study.plan import file_name
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.splits import Repetition
@@ -91,7 +91,7 @@ def _measures(bench: Bench, repetition: Repetition, tools: Tools, variant: Varia
     picture = bench.out / "images" / f"{variant.of(repetition.label)}-closest.png"
     return {
         "distances": distances(bench, repetition, sets),
-        "adherence": adherence(bench, repetition, synthetic, tools),
+        "adherence": adherence(bench, repetition, synthetic, tools, variant),
         "audit": audits(bench, repetition, sets, picture, variant),
     }
 
@@ -201,15 +201,17 @@ def _against(compared: Mapping[str, ImageSet], reference: ImageSet, seed: int) -
     return rows
 
 
-def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Tools) -> dict[str, Any]:
+def adherence(
+    bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Tools, variant: Variant = OWN
+) -> dict[str, Any]:
     """Dice of an independent segmenter on all synthetic images against their masks, beside its own on unseen real ones.
 
     It is trained on the real training pairs with a seed of its own, its last weights are taken, and the validation part
-    is what it has not seen. No loss and no choice has used it.
+    is what it has not seen. No loss and no choice has used it, nor its architecture (`judge_of_adherence`).
     """
     from morphogen.study.cells import JudgeRun
 
-    config, judge = bench.config, judge_of_masks(bench.config.judges)
+    config, judge = bench.config, judge_of_adherence(bench.config, variant.generator)
     seed = SEED_OF_ADHERENCE + repetition.seed
     job = JudgeRun(
         judge=judge.partition("+")[0],
@@ -231,4 +233,5 @@ def adherence(bench: Bench, repetition: Repetition, synthetic: Pairs, tools: Too
         "n": len(synthetic),
         "dice_on_real": float(np.mean(dices(predict, held_out))),
         "n_real": len(held_out),
+        **said_of_loss(config, variant.generator),
     }

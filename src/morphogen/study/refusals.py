@@ -13,6 +13,7 @@ from morphogen.study.arms import arm
 from morphogen.study.bench import Bench
 from morphogen.study.generators import generator_config, others, paints_into_images, scores_for, study_of
 from morphogen.study.image_classes import refuse_classes
+from morphogen.study.independence import judge_of_adherence
 from morphogen.study.kinds import CLASSIFICATION, SEGMENTATION, kind_of, room_of
 from morphogen.study.quality import variants
 from morphogen.study.splits import Repetition
@@ -128,7 +129,7 @@ def _refuse_for_judges(bench: Bench) -> None:
     """Find now, and not after the first generator, a judge that cannot be built: its pretrained weights are missing.
 
     Or one that cannot work at the study's resolution, or with the classes of its images. The stated segmenter of the
-    gates is one of them here.
+    gates and the judges of adherence are among them here.
     """
     import torch
 
@@ -139,8 +140,10 @@ def _refuse_for_judges(bench: Bench) -> None:
 
     refuse_classes(bench)
     n_classes = len(bench.dataset.classes)
-    stated = bench.config.gate_segmenter
-    for judge in [*bench.config.judges, *([stated] if stated else [])]:
+    stated = [bench.config.gate_segmenter] if bench.config.gate_segmenter else []
+    generators = {variant.generator for variant in variants(bench.config, bench.config.arms)}
+    stated += sorted({judge_of_adherence(bench.config, name) for name in generators})
+    for judge in dict.fromkeys([*bench.config.judges, *stated]):
         name, architecture = judge.partition("+")[0], architecture_of(judge, bench.config)
         if kind_of(judge) is CLASSIFICATION:
             refuse_multiple(name, bench.config.resolution)

@@ -17,7 +17,7 @@ from morphogen.study.compare import Cell, Group, group_cells
 from morphogen.study.diagnoses import by_class, confusions
 from morphogen.study.identity import load_study
 from morphogen.study.kinds import CLASSIFICATION, kind_of
-from morphogen.study.measured import adherence_of, of_arm, side_by_side
+from morphogen.study.measured import adherence_of, judges_of_adherence, of_arm, side_by_side
 from morphogen.study.recipe import OWN_TEST
 from morphogen.study.verdict import judge_study
 
@@ -75,6 +75,7 @@ def join(out: Path) -> Joined:
         "audit": audit,
         "protocol": protocol(config, splits, cells)
         | {"judges": _judges(out, config.get("judges") or sorted({group.judge for group in groups}))}
+        | {"adherence": judges_of_adherence(images, own)}
         | _test_reads(out),
         "versions": versions(),
         "missing": missing,

@@ -31,7 +31,9 @@ from morphogen.study.generators import (
     variants_of,
 )
 from morphogen.study.identity import refuse_other_study, save_study, stated_presets
+from morphogen.study.independence import judge_of_adherence, judges_that_resemble, segmenter_of_loss
 from morphogen.study.plan import Training, test_sets, trainings
+from morphogen.study.quality import variants
 from morphogen.study.recipe import StudyConfig
 from morphogen.study.refusals import refuse
 from morphogen.study.splits import Splits, frozen_splits, has_extra
@@ -207,7 +209,7 @@ def plan_lines(bench: Bench, plan: Sequence[Training], todo: Sequence[Training],
         f"  cells        {cells}, of which {left} are still to be made",
         f"  cost         about {clock(cost.seconds)} on 2 idle cores, {cost.disk_mb / 1000:.1f} GB of disk, "
         f"{cost.memory_mb / 1000:.1f} GB of memory",
-        *(f"  note         {note}" for note in (*splits.notes, *_scarce(bench))),
+        *(f"  note         {note}" for note in (*splits.notes, *_scarce(bench), *_resembling(bench))),
     ]
 
 
@@ -253,6 +255,17 @@ def _scarce(bench: Bench) -> list[str]:
             free = balance_of(bench.of(ways[0]).config, ways[0]) == NONE
             remedy = "give --synthetic" if free else "balance up to more"
             notes.append(f"{one.name}: {most} pairs are made, of which it takes all; {remedy}")
+    return notes
+
+
+def _resembling(bench: Bench) -> list[str]:
+    """Judges of arms that have the architecture of a segmenter that a generator learns with."""
+    config, notes = bench.config, []
+    for name in dict.fromkeys(variant.generator for variant in variants(config, config.arms)):
+        for judge in judges_that_resemble(config, name):
+            loss, other = segmenter_of_loss(config, name), judge_of_adherence(config, name)
+            fault = f"the judge {judge} has the architecture of {loss}, with which {name or config.generator} learns"
+            notes.append(f"{fault}; {other} judges the adherence of its images")
     return notes
 
 

@@ -28,10 +28,11 @@ from morphogen.training.loop import claim, fit, identity
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
-__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "segmenter_of_loss", "train"]
 
 CONFIG = ArSDMConfig
 preset_config = arsdm_config
+segmenter_of_loss = refiner.words
 
 
 def check(data: Dataset, config: ArSDMConfig) -> Foundation:

@@ -1,4 +1,4 @@
-"""The refinement: a frozen segmenter has to find the mask in the painted image (ArSDM, section 2.3).
+"""ArSDM's refinement: a frozen segmenter has to find the mask in the painted image (Du et al., MICCAI 2023).
 
 Published is a PraNet of weights made elsewhere. Here the segmenter learns from the generator's own training pairs, and
 stays in the run's folder, so that a run that is continued goes on with the same one. It must not judge what it refined.
@@ -29,8 +29,8 @@ def check(config: ArSDMConfig, classes: int, resolution: int) -> None:
     Raises:
         InputError: Unknown option or value, weights that are not there, or a resolution that it cannot work at.
     """
-    if config.w_r:
-        name, options = _named(config)
+    if said := words(config):
+        name, options = named(said)
         refuse_size(build(name, classes, options), resolution)
 
 
@@ -40,9 +40,9 @@ def trained(pairs: Pairs, config: ArSDMConfig, out: Path) -> nn.Module | None:
     Raises:
         InputError: It cannot be built, or the folder holds another one.
     """
-    if not config.w_r:
+    if (said := words(config)) is None:
         return None
-    name, options = _named(config)
+    name, options = named(said)
     settings = SegmenterConfig(
         architecture=options, max_train_steps=config.segmenter_steps, train_batch_size=config.train_batch_size,
         mixed_precision=config.mixed_precision, seed=config.seed,
@@ -52,8 +52,9 @@ def trained(pairs: Pairs, config: ArSDMConfig, out: Path) -> nn.Module | None:
     return net.requires_grad_(False)
 
 
-def _named(config: ArSDMConfig) -> tuple[str, dict[str, object]]:
-    return named(config.segmenter.replace(",", "+"))
+def words(config: ArSDMConfig) -> str | None:
+    """The segmenter as ``name+option=value``; None where nothing is to be refined."""
+    return config.segmenter.replace(",", "+") if config.w_r else None
 
 
 def refinement_loss(segmenter: nn.Module, image: Tensor, mask: Tensor, seeds: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ from morphogen.training.processes import processes
 from morphogen.training.rng import seed_of
 from morphogen.training.task import LoopConfig
 
-__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "train"]
+__all__ = ["CONFIG", "SAMPLING", "check", "load", "preset_config", "segmenter_of_loss", "train"]
 
 CONFIG = DualConfig
 preset_config = dual_config
@@ -162,6 +162,12 @@ def small_segmenter(pairs: Pairs, config: DualConfig, out: Path) -> nn.Module:
     nothing = Pairs(pairs.dataset.select(()), pairs.resolution)
     run = train_segmenter(name, annotated, nothing, settings, out / "segmenter")
     return load_segmenter(run, processes().device).net.requires_grad_(False).eval()
+
+
+def segmenter_of_loss(config: DualConfig) -> str | None:
+    """S as ``name+option=value``; None where nothing is aligned."""
+    name, architecture = SEGMENTER
+    return "+".join([name, *(f"{k}={v}" for k, v in architecture.items())]) if config.aligns else None
 
 
 def bare_segmenter() -> nn.Module:
