@@ -14,9 +14,10 @@
 | ``ambiguous`` | ``ambiguous``: unclear pixels off the outline of that mask, per pixel of lesion | above 15 % |
 
 ``agreement``'s window is meant for lesions painted into images: a lesion that no segmenter finds was not painted, and
-one that it finds to the pixel is likely a copy (0.5 to 0.95, in the manner of DiffAug, SynDiff's follow-up, arXiv
-2508.17844, whose segmenter is the single-step latent one). In a study whose generator makes image and mask together it
-has no upper end: there the mask follows the image, and a close fit is what is asked for.
+one that it finds to the pixel is likely a copy. That is in the manner of DiffAug, SynDiff's follow-up (Nazir et al.,
+ICCV workshops 2025, arXiv 2508.17844), which keeps samples by their spatial accuracy, as its single-step latent
+segmenter sees it; 0.5 and 0.95 are ours. In a study whose generator makes image and mask together there is no upper
+end: there the mask follows the image, and a close fit is what is asked for.
 ``drawn`` and ``untouched`` are scores that a generator which paints into images notes with every pair (``origin`` in
 manifest.jsonl), ``area`` and ``ambiguous`` (`morphogen.data.mask_cleaning`) those of one that makes the mask itself.
 

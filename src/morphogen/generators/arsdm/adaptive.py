@@ -1,4 +1,4 @@
-"""The adaptive loss: the smaller of lesion and background weighs more (ArSDM, section 2.2).
+"""ArSDM's adaptive loss: the smaller of lesion and background weighs more (Du et al., MICCAI 2023, arXiv 2309.01111).
 
 With M the lesion's mask and r its share of the image, the weight of a pixel is
 

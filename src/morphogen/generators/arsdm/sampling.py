@@ -34,7 +34,7 @@ def sample_images(
     foundation = nets.foundation
     maps = class_maps(torch.from_numpy(masks.astype(np.int64)).to(foundation.device), nets.classes)
     cond = told_twice(foundation, prompts, masks.shape[1], config.guidance)
-    if config.guidance != 1:  # SDM, Eq. 10: the condition against none
+    if config.guidance != 1:  # SDM's guidance: the condition against none
         maps = torch.cat([maps, torch.zeros_like(maps)])
 
     def predict(z: Tensor, t: Tensor) -> Tensor:

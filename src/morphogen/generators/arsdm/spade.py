@@ -1,9 +1,9 @@
 """SPADE: a mask scales and shifts the normalised activations of a U-Net's middle block and decoder.
 
-h' = norm(h) (1 + gamma(m)) + beta(m), gamma and beta maps made of the mask m by convolutions (Park et al., CVPR 2019,
-arXiv 1903.07291, Eq. 1), in front of both convolutions of every residual block behind the encoder; the encoder sees the
-noisy latent alone (Wang et al., Semantic Image Synthesis via Diffusion Models, 2022, arXiv 2207.00050, section 3.2;
-ArSDM, section 2.1).
+h' = norm(h) (1 + gamma(m)) + beta(m), gamma and beta maps made of the mask m by convolutions: the spatially adaptive
+normalisation of Park et al. (CVPR 2019, arXiv 1903.07291), in front of both convolutions of every residual block behind
+the encoder; the encoder sees the noisy latent alone. So has it the conditional denoising network of Wang et al.
+(Semantic Image Synthesis via Diffusion Models, 2022, arXiv 2207.00050), which ArSDM takes.
 
 Here norm is the foundation's own, with its trained scale and shift, and gamma and beta begin at zero: the U-Net begins
 as the foundation's.

@@ -129,7 +129,10 @@ def _augmentation(nets: Networks, x: Inputs, z_t: Tensor, rows: Tensor) -> Tenso
 
 
 def area_weights(mask_hint: Tensor, latent: Tensor) -> Tensor:
-    """Of each cell the share of the other class: N_background / N on the lesion, N_lesion / N beside it (ADC).
+    """Of each cell the share of the other class: N_background / N on the lesion, N_lesion / N beside it.
+
+    It is the adaptive regularisation of Adaptively Distilled ControlNet (Qiu et al., MICCAI 2025, arXiv 2507.23652), by
+    the ratio of lesion and background.
 
     The mask comes to the latent grid by nearest neighbour, as in the authors' code, and is counted there. Lesions are
     all classes but the background, whose hint is black. The weights are not normalised: their mean is 2 a (1 - a) where
