@@ -25,7 +25,7 @@ def main() -> None:
     for name, row in rows.items():
         values = " | ".join(_mean(row[m], m) for m in metrics)
         mark = " (exploratory)" if row["exploratory"] else ""
-        print(f"| `{name}`{mark} | {values} | {len(row['folds'])} | {row['train_s'] / 60:.1f} min |")
+        print(f"| `{name}`{mark} | {values} | {len(row['folds'])} | {_minutes(row['train_s'])} |")
     print("\n| Dice | difference (95 % interval) | p (Holm) | higher in | fold by fold |\n|---|---|---|---|---|")
     for one in results["comparisons"]:
         if one["metric"] == "dice":
@@ -36,6 +36,10 @@ def main() -> None:
             difference = signed(one["diff"], "dice") + interval
             print(f"| `{one['row']}` to `{one['control']}` | {difference} | {p} | {won} | {folds} |")
     print(f"\n{results['verdict']['text']}")
+
+
+def _minutes(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds / 60:.1f} min"
 
 
 def _mean(found: dict[str, Any], metric: str) -> str:

@@ -27,7 +27,7 @@ from morphogen.study.few.recipe import CompareConfig
 from morphogen.study.few.report import build, signed
 from morphogen.study.few.results import join, lead_of
 from morphogen.study.few.rows import row_of
-from morphogen.study.few.run import compare
+from morphogen.study.few.run import begin, compare, plan_comparison
 from segmenters.few_volumes import write_ball
 
 SMALL = "filters=2+patch=16x16x16+operator=none+pseudo_steps=1+denoiser_norm=batch"
@@ -183,6 +183,27 @@ def test_a_row_beats_where_it_wins_four_folds_of_five_and_rows_can_join_later(
     later = made(data, tmp_path / "out", {"cps": [2, 2, 2], "supervised": [0, 0, 0], "diff-cl": [0, 0, 0]}, monkeypatch)
     assert list(later["rows"]) == ["supervised", "diff-cl", "cps"]
     assert later["rows"]["supervised"]["dice"]["mean"] < 1  # finished cells are not made again
+
+
+def test_the_time_of_a_resumed_training_is_not_taken_for_the_whole(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    begin(plan_comparison(recipe(data, out, rows=("supervised", "cps"))))
+    for name in ("fold1-supervised", "fold0-cps", "fold1-cps", "fold2-cps"):  # what a stopped call leaves
+        (out / "runs" / name).mkdir(parents=True)
+        (out / "runs" / name / "config.yaml").write_text("seed: 0\n")
+    (out / "runs" / "fold2-supervised").mkdir()  # it was not begun
+    made(data, out, {"supervised": [1, 1, 1], "cps": [1, 1, 1]}, monkeypatch)
+    cells = {path.stem: json.loads(path.read_text()) for path in (out / "cells").iterdir()}
+    assert [cells[f"fold{f}-supervised"]["resumed"] for f in range(3)] == [False, True, False]
+    for fold, seconds in enumerate((10.0, 1.0, 20.0)):
+        cell = {**cells[f"fold{fold}-supervised"], "train_s": seconds}
+        if fold == 2:  # as older cells are
+            del cell["resumed"]
+        (out / "cells" / f"fold{fold}-supervised.json").write_text(json.dumps(cell))
+    rows = join(out)["rows"]
+    assert (rows["supervised"]["train_s"], rows["cps"]["train_s"]) == (15.0, None)
 
 
 @pytest.mark.parametrize(

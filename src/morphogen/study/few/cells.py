@@ -50,6 +50,9 @@ def name_of(row: str, fold: int) -> str:
 def make_cell(desk: Desk, row: Row, fold: FewFold, load: Callable[[Path, str], Segment]) -> bool:
     """Make a cell that does not exist yet.
 
+    Its ``train_s`` and ``wall_s`` are seconds of this call. No record is kept of what an earlier one spent before it
+    was stopped: where there was one, ``resumed`` says that they are not all.
+
     Args:
         desk: The comparison.
         row: What trains.
@@ -66,8 +69,9 @@ def make_cell(desk: Desk, row: Row, fold: FewFold, load: Callable[[Path, str], S
     with lock(recipe.out / ".locks" / f"{name}.lock", wait=False) as held:
         if not held or desk.path(name).exists():
             return held
-        began = time.monotonic()
-        segment = load(_train(desk, row, fold, recipe.out / "runs" / name), recipe.device)
+        run, began = recipe.out / "runs" / name, time.monotonic()
+        resumed = (run / "config.yaml").exists()  # which the first call begins with
+        segment = load(_train(desk, row, fold, run), recipe.device)
         trained = time.monotonic() - began
         scores = _score(desk, fold, name, segment)
         everything = len(fold.labelled) + len(fold.unlabelled)
@@ -84,6 +88,7 @@ def make_cell(desk: Desk, row: Row, fold: FewFold, load: Callable[[Path, str], S
             "scores": scores,
             "train_s": round(trained, 1),
             "wall_s": round(time.monotonic() - began, 1),
+            "resumed": resumed,
         }
         write_json(desk.path(name), cell)
         return True

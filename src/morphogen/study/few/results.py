@@ -82,13 +82,15 @@ def join(out: Path) -> dict[str, Any]:
 
 
 def _row(cells: Sequence[Cell], metrics: Sequence[str], n_folds: int) -> dict[str, Any]:
+    """Means over folds; ``train_s`` is the median of trainings that one call did whole, None where there is none."""
     facts = cells[0].facts
+    timed = [cell.facts["train_s"] for cell in cells if not cell.facts.get("resumed")]  # older cells do not say
     found: dict[str, Any] = {
         "folds": [cell.fold for cell in cells],
         "exploratory": len(cells) < n_folds,
         "n_annotated": facts["n_annotated"],
         "n_unlabelled": facts["n_unlabelled"],
-        "train_s": float(np.median([cell.facts["train_s"] for cell in cells])),
+        "train_s": float(np.median(timed)) if timed else None,
     }
     for metric in metrics:
         made = estimate([cell.values(metric) for cell in cells], within=(0, np.inf if metric in DISTANCES else 1))
