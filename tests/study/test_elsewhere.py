@@ -17,6 +17,7 @@ from morphogen.study.run import plan_study, run_study
 from morphogen.study.slurm import write_jobs
 from morphogen.study.stages import pieces
 from ray_here import WORKERS, needs_ray, two_workers
+from segmenters.few_volumes import write_ball
 
 __all__ = ["two_workers"]
 Make = Callable[..., StudyConfig]
@@ -92,6 +93,31 @@ def test_tasks_of_ray_end_with_the_same_results(here: tuple[list[str], dict[str,
     out = tmp_path / "study"
     assert main(["study", *words, "--out", str(out), "--ray", "local", "--workers", str(WORKERS)]) == 0
     assert results(out) == wanted
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # workers are busy with the imports of their first task
+@pytest.mark.usefixtures("two_workers")
+def test_a_comparison_by_tasks_of_ray_ends_with_the_same_results(tmp_path: Path) -> None:
+    for i in range(6):
+        write_ball(tmp_path / "balls" / f"ball{i}" / "mri_norm2.h5", i)
+    (tmp_path / "balls" / "train.list").write_text("".join(f"ball{i}\n" for i in range(6)))
+    options = "--rows supervised --labelled 1 --validation 1 --folds 2 --max-train-steps 1"
+    options += " --preset la2018+filters=2+patch=16x16x16+operator=none"
+    words = ["compare", str(tmp_path / "balls"), *options.split()]
+    assert main([*words, "--out", str(tmp_path / "here")]) == 0
+    assert main([*words, "--out", str(tmp_path / "ray"), "--ray", "local", "--workers", str(WORKERS)]) == 0
+    here, ray = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("here", "ray"))
+    for found in (here, ray):
+        for row in (*found["cells"], *found["rows"].values()):
+            row.pop("train_s")
+            row.pop("wall_s", None)
+    assert ray == here
+    assert len(here["cells"]) == 2
+    for name in ("fold0-supervised", "fold1-supervised"):
+        cells = [json.loads((tmp_path / out / "cells" / f"{name}.json").read_text()) for out in ("here", "ray")]
+        assert cells[0]["scores"] == cells[1]["scores"]
 
 
 def test_pieces_are_what_is_missing(make_config: Make, quick: Any, without_inception: None) -> None:
