@@ -45,3 +45,11 @@ def preset_values(words: str, presets: Mapping[str, Mapping[str, Any]], kinds: M
             )
         values |= presets[name]
     return values
+
+
+def named_first(words: str, presets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The words of ``--preset`` in another order: named ones as their table has them, then the others as they stand."""
+    if Path(words).is_dir():  # whose name may hold a +
+        return words
+    order = [*presets]
+    return "+".join(sorted(words.split("+"), key=lambda word: (*order, word).index(word)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def save(
         module.to(memory_format=torch.contiguous_format)  # as files want it
     nets.foundation.save(folder)
     save_file({name: value.cpu().contiguous() for name, value in nets.spade.state_dict().items()}, folder / SPADE)
-    write_info(folder, config.method, asdict(config), classes, captions)
+    write_info(folder, config.method, config.stated(), classes, captions)
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, dict[str, Any], str]:

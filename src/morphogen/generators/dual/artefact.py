@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def save(folder: Path, task: DualTask) -> None:
     }
     (folder / GRAMMAR).write_text(as_yaml(task.data.grammar), encoding="utf-8")
     (folder / CAPTIONS).write_text(json.dumps([vars(c) for c in task.data.captions], indent=1) + "\n")
-    (folder / INFO).write_text(json.dumps({"generator": config.method, **info, "config": asdict(config)}, indent=1))
+    (folder / INFO).write_text(json.dumps({"generator": config.method, **info, "config": config.stated()}, indent=1))
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> Trained:

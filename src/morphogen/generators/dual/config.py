@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
-from morphogen.generators.presets import preset_values
+from morphogen.generators.latent_config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, LatentConfig
+from morphogen.generators.presets import named_first, preset_values
 from morphogen.training.rng import seed_of
 from morphogen.words import kinds_of
 
@@ -20,11 +19,25 @@ SAMPLING = ("guidance", "sampling_steps", "solver")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualConfig:
+class DualConfig(LatentConfig):
     """How to train and sample the dual generator. The defaults are those of `tiny`."""
 
     method: ClassVar[str] = "dual"
-    """Name in the table of generators."""
+    choices: ClassVar = {
+        **LatentConfig.choices,
+        "layout": ("joint", "canvas"),
+        "tuning": ("full", "lora"),
+        "lora_targets": ("attention", "attention-ff"),
+        "optimizer": ("adamw", "adamw8bit"),
+    }
+    limits: ClassVar = {
+        **LatentConfig.limits,
+        **dict.fromkeys(("image_weight", "mask_weight", "dice_weight", "bce_weight", "align_weight"), NOT_NEGATIVE),
+        **dict.fromkeys(("min_snr", "align_after"), NOT_NEGATIVE),
+        **dict.fromkeys(("prompt_drop", "label_share", "pixel_share", "class_balance"), SHARE),
+        **dict.fromkeys(("lora_rank", "noise_weight", "segmenter_steps", "pixel_below", "align_below"), AT_LEAST_ONE),
+        **dict.fromkeys(("lora_alpha", "conv_lr", "mask_deviation"), POSITIVE),
+    }
 
     foundation: str = "tiny"
     """tiny, sd15, a diffusers folder of a text-to-image model with latents of 4 channels, or a hub id
@@ -32,10 +45,6 @@ class DualConfig:
     layout: str = "joint"
     """joint: the latents of image and mask lie in the channels of one latent, and the U-Net's first and last layer are
     widened from 4 to 8 channels. canvas: they lie side by side, image left, and the U-Net stays as it is."""
-    adapt_steps: int | None = None
-    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
-    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
-    denoiser where the images are far from what it was made of."""
     tuning: str = "full"
     """What trains: full (the whole U-Net) or lora (low-rank updates, beside which the widened layers train whole)."""
     lora_rank: int = 32
@@ -85,46 +94,17 @@ class DualConfig:
     class; 0 takes them as they are."""
     symmetries: bool = True
     """Train on the eight turned and mirrored versions of each pair; the word for the position turns with them."""
-    resolution: int = 0
-    """Pixels per side; 0 takes the foundation's."""
     max_train_steps: int = 1200
-    """Optimiser steps."""
-    train_batch_size: int = 16
-    """Rows per step."""
-    gradient_accumulation_steps: int = 1
-    """Parts that a step's rows are computed in."""
     optimizer: str = "adamw"
     """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
-    lr: float = 2e-4
-    """AdamW's learning rate."""
     conv_lr: float = 5e-3
     """That of the widened first and last layer, which have to learn from zero what the mask half means."""
     lr_scheduler: str = "cosine"
-    """constant, or cosine, down to 0 at the last step."""
     lr_warmup_steps: int = 20
-    """Steps in which the learning rate grows from 0."""
-    weight_decay: float = 1e-2
-    """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
-    """Bound on the gradient's norm; 0 is none."""
-    mixed_precision: str = "no"
-    """no, bf16 or fp16."""
-    gradient_checkpointing: bool = False
-    """Keep no activations inside the blocks of U-Net and decoder: less memory, a third more time."""
     ema_decay: float = 0.99
-    """Moving average of the trained weights; 0 is off."""
-    solver: str = "dpm"
-    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
     sampling_steps: int = 30
-    """Steps of the sampler."""
     guidance: float = 1.5
     """Classifier-free guidance of the text, for both halves."""
-    checkpointing_steps: int = 200
-    """Steps between checkpoints."""
-    validation_steps: int = 0
-    """Steps between previews of eight pairs; 0 for one at the end."""
-    seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words and numbers out of range before a run folder is made.
@@ -132,19 +112,7 @@ class DualConfig:
         Raises:
             InputError: An option has none of its values.
         """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(f"{_flag(name)} {getattr(self, name)}: choose {' or '.join(choices)}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
-                raise InputError(f"{_flag(name)} {value:g}: must {within}")
-        for name in ("lora_alpha", "lr", "conv_lr", "mask_deviation"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{_flag(name)} {getattr(self, name):g}: must be positive")
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"--ema-decay {self.ema_decay:g}: must lie in 0 to 1, 1 excluded")
+        super().__post_init__()
         if self.prompt_drop + self.label_share > 1:
             total = self.prompt_drop + self.label_share
             raise InputError(f"--preset prompt_drop, label_share: add up to {total:g}; make it 1 or less")
@@ -166,28 +134,6 @@ class DualConfig:
         """Seed of the small segmenter."""
         return seed_of(self.seed, "segmenter")
 
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
-_CHOICES = {
-    "layout": ("joint", "canvas"),
-    "tuning": ("full", "lora"),
-    "lora_targets": ("attention", "attention-ff"),
-    "solver": ("dpm", "ddim"),
-    "lr_scheduler": ("constant", "cosine"),
-    "optimizer": ("adamw", "adamw8bit"),
-}
-_WEIGHTS = ("image_weight", "mask_weight", "dice_weight", "bce_weight", "align_weight", "min_snr")
-_RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "align_after", *_WEIGHTS), (0, math.inf)),
-    **dict.fromkeys(("prompt_drop", "label_share", "pixel_share", "class_balance"), (0, 1)),
-    **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
-    "noise_weight": (1, math.inf),
-    **dict.fromkeys(("segmenter_steps", "pixel_below", "align_below"), (1, math.inf)),
-    **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
-}
 
 _LORA = {"tuning": "lora", "lora_rank": 32, "lora_alpha": 32.0}
 
@@ -215,10 +161,7 @@ def dual_config(presets: str = "tiny", **changes: Any) -> DualConfig:
     Raises:
         InputError: No such preset, or a value that its option cannot take.
     """
-    if not Path(presets).is_dir():  # whose name may hold a +
-        order = [*PRESETS]
-        presets = "+".join(sorted(presets.split("+"), key=lambda word: (*order, word).index(word)))
-    return DualConfig(**{**preset_values(presets, PRESETS, _KINDS), **changes})
+    return DualConfig(**{**preset_values(named_first(presets, PRESETS), PRESETS, _KINDS), **changes})
 
 
 _KINDS: Mapping[str, type] = kinds_of(DualConfig)

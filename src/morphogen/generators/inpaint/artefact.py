@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def save(folder: Path, task: InpaintTask) -> None:
         config = replace(config, foundation=whole_name(config.foundation))
     facts = {"generator": config.method, "classes": task.data.classes, "counts": task.data.counts, **info}
     (folder / GRAMMAR).write_text(as_yaml(task.data.grammar), encoding="utf-8")
-    (folder / INFO).write_text(json.dumps({**facts, "config": asdict(config)}, indent=1) + "\n")
+    (folder / INFO).write_text(json.dumps({**facts, "config": config.stated()}, indent=1) + "\n")
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> Trained:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
-from morphogen.generators.presets import preset_values
+from morphogen.generators.latent_config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, LatentConfig, Limit
+from morphogen.generators.presets import named_first, preset_values
 from morphogen.words import kinds_of
 
 SAMPLING = ("text", "guidance", "sampling_steps", "strength", "solver")
@@ -17,20 +16,31 @@ SAMPLING = ("text", "guidance", "sampling_steps", "strength", "solver")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintConfig:
+class InpaintConfig(LatentConfig):
     """How to train and sample the inpainting generator. The defaults are those of `tiny`."""
 
     method: ClassVar[str] = "inpaint"
-    """Name in the table of generators."""
+    choices: ClassVar = {
+        **LatentConfig.choices,
+        "layout": ("any", "sd", "sdxl"),
+        "tuning": ("full", "lora"),
+        "text": ("mask", "none", "wrong"),
+        "optimizer": ("adamw", "adamw8bit"),
+    }
+    limits: ClassVar = {
+        **LatentConfig.limits,
+        **dict.fromkeys(("feather", "lesion_weight"), NOT_NEGATIVE),
+        **dict.fromkeys(("hole_lesion", "hole_normal", "hole_all", "prompt_drop"), SHARE),
+        **dict.fromkeys(("lora_rank", "noise_weight"), AT_LEAST_ONE),
+        "lora_alpha": POSITIVE,
+        "lr": NOT_NEGATIVE._replace(words="must be 0 or a positive number"),
+        "strength": Limit("must lie between 0 and 1, 0 excluded", lambda value: 0 < value <= 1),
+    }
 
     foundation: str = "tiny"
     """tiny, sd15-inpaint, sd2-inpaint, sdxl-inpaint, a diffusers folder, or a hub id (owner/name@revision)."""
     layout: str = "any"
     """What the foundation must be: sd (one text encoder), sdxl (two) or any; the presets of either state it."""
-    adapt_steps: int | None = None
-    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
-    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
-    denoiser where the images are far from what it was made of."""
     widen: bool | None = None
     """Give a text-to-image U-Net the five input channels of an inpainting one, zero at the start. By default those that
     Morphogen made are widened, and those of others refused."""
@@ -62,51 +72,22 @@ class InpaintConfig:
     """Share of rows that are masked whole."""
     prompt_drop: float = 0.1
     """Share of rows trained with the empty prompt."""
-    symmetries: bool = True
-    """Train on the eight turned and mirrored versions of each pair."""
-    resolution: int = 0
-    """Pixels per side; 0 takes the foundation's."""
     max_train_steps: int = 600
-    """Optimiser steps."""
-    train_batch_size: int = 16
-    """Rows per step."""
-    gradient_accumulation_steps: int = 1
-    """Parts that a step's rows are computed in."""
     optimizer: str = "adamw"
     """adamw, or adamw8bit (a quarter of its memory; needs bitsandbytes)."""
     lr: float = 2e-4
     """AdamW's learning rate; with 0 the run samples as the foundation did that it was given."""
     lr_scheduler: str = "cosine"
-    """constant, or cosine, down to 0 at the last step."""
-    lr_warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0."""
-    weight_decay: float = 1e-2
-    """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
-    """Bound on the gradient's norm; 0 is none."""
     mixed_precision: str = "no"
     """no, bf16 or fp16 (autocast; the weights stay in fp32). On a GPU the U-Net samples in it too."""
-    gradient_checkpointing: bool = False
-    """Keep no activations inside the blocks that train: less memory, a third more time."""
     ema_decay: float = 0.99
-    """Moving average of the trained weights; 0 is off."""
-    solver: str = "dpm"
-    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0)."""
     sampling_steps: int = 20
     """Steps of the sampler at strength 1."""
-    guidance: float = 2.5
-    """Classifier-free guidance of the text; hole and masked image are given to both."""
     strength: float = 0.95
     """1 starts from noise alone; below, from the normal image noised to that share of the way."""
     keep_known: bool = True
     """In sampling, start every step from the noised image outside the hole, for U-Nets that have only begun to read it
     from their own channels; those of Stable Diffusion need it not."""
-    checkpointing_steps: int = 200
-    """Steps between checkpoints."""
-    validation_steps: int = 0
-    """Steps between previews of eight training images; 0 for one at the end."""
-    seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
         """Refuse unknown words and numbers out of range before a run folder is made.
@@ -114,42 +95,11 @@ class InpaintConfig:
         Raises:
             InputError: An option has none of its values.
         """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option} {getattr(self, name)}: choose {' or '.join(choices)}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                within = f"be {low:g} or more" if high == math.inf else f"lie between {low:g} and {high:g}"
-                raise InputError(f"--{name.replace('_', '-')} {value:g}: must {within}")
-        for name in ("strength", "lora_alpha"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name):g}: must be positive")
-        if not 0 <= self.lr < math.inf:
-            raise InputError(f"--lr {self.lr:g}: must be 0 or a positive number")
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"--ema-decay {self.ema_decay:g}: must lie in 0 to 1, 1 excluded")
+        super().__post_init__()
         if abs(self.hole_lesion + self.hole_normal + self.hole_all - 1) > 1e-6:
             total = self.hole_lesion + self.hole_normal + self.hole_all
             raise InputError(f"--preset hole_lesion, hole_normal, hole_all: add up to {total:g}; make it 1")
 
-
-_CHOICES = {
-    "layout": ("any", "sd", "sdxl"),
-    "tuning": ("full", "lora"),
-    "text": ("mask", "none", "wrong"),
-    "solver": ("dpm", "ddim"),
-    "lr_scheduler": ("constant", "cosine"),
-    "optimizer": ("adamw", "adamw8bit"),
-}
-_RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("adapt_steps", "lr_warmup_steps", "validation_steps", "feather", "lesion_weight"), (0, math.inf)),
-    **dict.fromkeys(("hole_lesion", "hole_normal", "hole_all", "prompt_drop", "strength"), (0, 1)),
-    **dict.fromkeys(("lora_rank", "sampling_steps", "train_batch_size", "max_train_steps"), (1, math.inf)),
-    "noise_weight": (1, math.inf),
-    **dict.fromkeys(("guidance", "resolution", "weight_decay", "max_grad_norm"), (0, math.inf)),
-}
 
 _PAPER = {
     "adapt_steps": 0, "symmetries": False, "noise_weight": 1.0, "ema_decay": 0.0, "keep_known": False,
@@ -178,10 +128,7 @@ def inpaint_config(presets: str = "tiny", **changes: Any) -> InpaintConfig:
     Raises:
         InputError: No such preset, or a value that its option cannot take.
     """
-    if not Path(presets).is_dir():  # whose name may hold a +
-        order = [*PRESETS]
-        presets = "+".join(sorted(presets.split("+"), key=lambda word: (*order, word).index(word)))
-    return InpaintConfig(**{**preset_values(presets, PRESETS, _KINDS), **changes})
+    return InpaintConfig(**{**preset_values(named_first(presets, PRESETS), PRESETS, _KINDS), **changes})
 
 
 _KINDS: Mapping[str, type] = kinds_of(InpaintConfig)

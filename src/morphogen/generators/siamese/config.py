@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from morphogen.errors import InputError
+from morphogen.generators.latent_config import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, LatentConfig
 from morphogen.generators.presets import preset_values
 from morphogen.words import kinds_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class SiameseConfig:
+class SiameseConfig(LatentConfig):
     """How to train and sample Siamese-Diffusion. The defaults are the method of the paper at the size of `tiny`."""
 
     method: ClassVar[str] = "siamese"
-    """Name in the table of generators."""
+    choices: ClassVar = {
+        **LatentConfig.choices,
+        "hint": ("dense", "plain"),
+        "init": ("zero", "pretrained", "auto"),
+        "w_i": ("linear", "one"),
+        "tuning": ("full", "locked", "lora", "auto"),
+        "optimizer": ("adamw", "adamw8bit", "auto"),
+    }
+    limits: ClassVar = {
+        **LatentConfig.limits,
+        **dict.fromkeys(("hint_width", "lora_rank"), AT_LEAST_ONE),
+        **dict.fromkeys(("w_c", "T_tau", "gradient_accumulation_steps"), NOT_NEGATIVE),
+        "prompt_drop": SHARE,
+    }
 
-    foundation: str = "tiny"
-    """tiny, a diffusers folder, or a hub id (owner/name@revision)."""
-    adapt_steps: int | None = None
-    """Steps of fine-tuning the foundation on the training images first, the autoencoder's decoder and the denoiser for
-    so many each; 0 for none. By default, on a foundation that `pretrain` made, 200 for the decoder, and 300 for the
-    denoiser where the images are far from what it was made of."""
     hint: str = "dense"
     """dense (Dense Hint Input) or plain (ControlNet's hint encoder)."""
     hint_width: int = 8
@@ -51,62 +59,30 @@ class SiameseConfig:
     """One prompt for all images; without it each record's caption, else the one that the foundation fits best."""
     prompt_drop: float = 0.05
     """Share of rows trained with the empty prompt; the hint is never dropped."""
-    symmetries: bool = True
-    """Train on the eight turned and mirrored versions of each pair; off in the paper."""
-    resolution: int = 0
-    """Pixels per side; 0 takes the foundation's."""
-    max_train_steps: int = 400
-    """Optimiser steps."""
-    train_batch_size: int = 16
-    """Rows per step."""
     gradient_accumulation_steps: int = 1
     """Parts that a step's rows are computed in; 0: as few as the device's memory allows."""
     optimizer: str = "adamw"
     """adamw, adamw8bit (a quarter of its memory; needs bitsandbytes), or auto: the first that the memory allows."""
-    lr: float = 2e-4
-    """AdamW's learning rate (1e-5 in the paper)."""
-    lr_scheduler: str = "constant"
-    """constant (as published) or cosine, down to 0 at the last step."""
-    lr_warmup_steps: int = 0
-    """Steps in which the learning rate grows from 0."""
-    weight_decay: float = 1e-2
-    """AdamW's weight decay."""
-    max_grad_norm: float = 1.0
-    """Bound on the gradient's norm; 0 is none, as published."""
-    mixed_precision: str = "no"
-    """no, bf16 or fp16."""
-    gradient_checkpointing: bool = False
-    """Keep no activations inside the blocks that train: less memory, a third more time."""
-    ema_decay: float = 0.0
-    """Moving average of the trained weights; 0 is off, as published."""
-    solver: str = "dpm"
-    """Sampler: dpm (DPM-Solver++ 2M) or ddim (eta 0, as published)."""
-    sampling_steps: int = 15
-    """Steps of the sampler; 50 in the paper."""
-    guidance: float = 2.5
-    """Classifier-free guidance of the text, the mask given to both; 9 in the paper."""
-    checkpointing_steps: int = 200
-    """Steps between checkpoints."""
-    validation_steps: int = 0
-    """Steps between previews of eight training masks; 0 for one at the end."""
-    seed: int = 0
-    """Of everything random."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown words and negative steps before a run folder is made.
+        """Refuse, beside what cannot be, what would act on nothing.
 
         Raises:
-            InputError: An option has none of its values.
+            InputError: An option has none of its values, or belongs to a loss that is off.
         """
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                option = name.replace("_", "-")
-                raise InputError(f"--{option} {getattr(self, name)}: choose {' or '.join(choices)}")
-        for name in ("adapt_steps", "lr_warmup_steps", "validation_steps", "gradient_accumulation_steps"):
-            if (getattr(self, name) or 0) < 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: is negative; give 0 for none")
-        if self.lora_rank < 1:
-            raise InputError(f"--preset lora_rank={self.lora_rank}: must be positive")
+        super().__post_init__()
+        if not self.image_branch:
+            fault = "acts on the image branch, which is off (image_branch=false); leave it out"
+            self._refuse_set(("w_i", "adaptive_w_c"), fault)
+        if not self.w_c:
+            fault = "weighs the Noise Consistency Loss, which is off (w_c=0); leave it out, or give a w_c"
+            self._refuse_set(("adaptive_w_c",), fault)
+
+    def _refuse_set(self, names: tuple[str, ...], fault: str) -> None:
+        """Refuse options that have not their default."""
+        for name in names:
+            if (value := getattr(self, name)) != getattr(type(self), name):
+                raise InputError(f"--preset {name}={str(value).lower()}: {fault}")
 
     @property
     def both_hints(self) -> bool:
@@ -115,19 +91,10 @@ class SiameseConfig:
 
     def stated(self) -> dict[str, Any]:
         """All settings; those that are younger than the oldest runs only where they are set, so that these go on."""
-        return {k: v for k, v in asdict(self).items() if k not in _YOUNGER or v != _YOUNGER[k]}
+        return {k: v for k, v in super().stated().items() if k not in _YOUNGER or v != _YOUNGER[k]}
 
 
 _YOUNGER = {"w_i": "linear", "adaptive_w_c": False, "hint_input": "mask"}
-_CHOICES = {
-    "w_i": ("linear", "one"),
-    "init": ("zero", "pretrained", "auto"),
-    "hint": ("dense", "plain"),
-    "solver": ("dpm", "ddim"),
-    "lr_scheduler": ("constant", "cosine"),
-    "tuning": ("full", "locked", "lora", "auto"),
-    "optimizer": ("adamw", "adamw8bit", "auto"),
-}
 
 
 HINT_INPUTS = ("mask", "mask-image")
@@ -152,6 +119,8 @@ class ControlNetConfig(SiameseConfig):
     that mask. The pairs are then near copies of training images."""
 
     def __post_init__(self) -> None:
+        fault = "controlnet trains the mask branch alone, without it; leave it out, or take siamese"
+        self._refuse_set(("image_branch", "w_i", "w_c", "adaptive_w_c", "online_augmentation", "T_tau"), fault)
         super().__post_init__()
         if self.hint_input not in HINT_INPUTS:
             raise InputError(f"--preset hint_input={self.hint_input}: choose {' or '.join(HINT_INPUTS)}")
@@ -211,4 +180,4 @@ def siamese_config(presets: str = "tiny", **changes: Any) -> SiameseConfig:
 def controlnet_config(presets: str = "tiny", **changes: Any) -> ControlNetConfig:
     """As `siamese_config`, for the mask branch alone."""
     values = preset_values(presets, CONTROLNET_PRESETS, kinds_of(ControlNetConfig))
-    return ControlNetConfig(**{**_PLAIN, **values, **_NO_IMAGE, **changes})
+    return ControlNetConfig(**{**_PLAIN, **values, **changes})

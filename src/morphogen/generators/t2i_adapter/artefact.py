@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def save(
     index["_class_name"] = index["_class_name"].replace("Pipeline", "AdapterPipeline")
     index["adapter"] = ["diffusers", "T2IAdapter"]
     (folder / "model_index.json").write_text(json.dumps(index, indent=1) + "\n")
-    write_info(folder, config.method, asdict(config), classes, captions)
+    write_info(folder, config.method, config.stated(), classes, captions)
 
 
 def load(folder: Path, device: str | torch.device = "cpu") -> tuple[Networks, dict[str, Any], str]:
